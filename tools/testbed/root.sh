@@ -124,6 +124,8 @@ make_root() {
 		"linux-image-$release=$version" "linux-headers-$release=$version" \
 		"linux-source-$series=$version" ||
 		die "could not install the packages of the root."
+	# The virtual machine has no init system to be powered off by.
+	ln -s /bin/busybox "$tmp/usr/local/sbin/poweroff"
 	in_tree "$tmp" - apt-get clean
 	echo "$release" >"$tmp/.kernel"
 	: >"$tmp/.whole"

@@ -1,0 +1,19 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# vm-inside.sh COMMAND...: the first thing that runs in the host VM.  Loads
+# what a vDPA host has loaded, and our modules if they are built.
+
+set -euo pipefail
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 TERM=${TERM:-vt100}
+cd /src
+
+modprobe -a vhost_vdpa virtio_vdpa virtio_net 
+# Guests inside use KVM; it is there if the processor has the extension.
+modprobe -q kvm_amd || modprobe -q kvm_intel || true
+
+for module in build/modules/*.ko; do
+	[ -e "$module" ] || continue
+	[ -n "${VM_NO_MODULES:-}" ] || insmod "$module"
+done
+exec "$@"

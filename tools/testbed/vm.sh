@@ -1,0 +1,77 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# vm.sh [COMMAND...]: boots the host virtual machine on the root, with the
+# stock Debian kernel, and runs COMMAND in it, in the checkout (/src).  Without
+# COMMAND it is a shell.  Leaves COMMAND's exit status; the kernel's console
+# goes to build/log/console.log.
+#
+# virtme-ng boots it: its memory is a shared memfd (virtiofs needs that), which
+# vfio-user devices need too, and more of QEMU's options pass through it.
+
+. "$(dirname "$0")/lib.sh"
+need_root shell
+
+if [ "${1:-}" = --help ]; then
+	sed -n '3,/^$/s/^# \{0,1\}//p' "$0"
+	exit
+fi
+
+root=$("$testbed/root.sh")
+tree=$("$testbed/kernel.sh")
+release=$(cat "$root/.kernel")
+vmlinuz=/boot/vmlinuz-$release
+
+# Whether this machine's KVM runs a guest.  /dev/kvm may open and still not:
+# boot the kernel without a root; it comes up, panics and QEMU ends within
+# seconds, or not at all.
+probe_kvm() {
+	[ -w /dev/kvm ] || return 1
+	in_tree "$root" - timeout 20 qemu-system-x86_64 -accel kvm -cpu host -m 512 \
+		-nodefaults -no-user-config -display none -no-reboot -serial stdio \
+		-kernel "$vmlinuz" -append "console=ttyS0 panic=-1" </dev/null 2>&1 |
+		grep -aq 'Kernel panic - not syncing: VFS'
+}
+
+# The answer holds until the machine boots again.
+accelerator() {
+	local mark answer
+	mark=$cache/accel-$(cat /proc/sys/kernel/random/boot_id)-$(basename "$root")
+	if [ ! -e "$mark" ]; then
+		say "trying whether KVM runs a guest here (up to 20 s)"
+		answer=tcg
+		probe_kvm && answer=kvm
+		rm -f "$cache"/accel-*
+		echo $answer >"$mark"
+	fi
+	cat "$mark"
+}
+
+case ${RUST_VDPA_ACCEL:=$(accelerator)} in
+kvm)
+	kvm=()
+	cpu="-cpu host"
+	;;
+tcg)
+	say "virtual machine by software emulation: expect minutes where KVM takes seconds"
+	kvm=(--disable-kvm)
+	cpu="-cpu max,+svm -accel tcg,thread=multi"
+	;;
+*) die "RUST_VDPA_ACCEL is '$RUST_VDPA_ACCEL', not kvm or tcg." ;;
+esac
+
+# vng looks for the guest side of a directory relative to where it runs, so it
+# runs in /.  Everything but the checkout and the cache is a copy on write.
+console=${VM_CONSOLE:-$build/log/console.log}
+mkdir -p "$(dirname "$console")"
+options=(--run "$vmlinuz" "${kvm[@]}" --cpus "${VM_CPUS:-$(nproc)}" --memory "${VM_MEMORY:-6G}"
+	--rwdir=/src --rwdir=/cache --name rust-vdpa
+	--append loglevel=5 "--qemu-opts=$cpu")
+
+if [ $# -eq 0 ]; then
+	in_tree "$root" "$tree" sh -c 'cd / && exec vng "$@"' sh "${options[@]}" \
+		--exec "/src/tools/testbed/vm-inside.sh bash -i"
+else
+	in_tree "$root" "$tree" sh -c 'cd / && exec vng "$@"' sh "${options[@]}" --verbose \
+		--exec "exec 2>&1; /src/tools/testbed/vm-inside.sh $(printf '%q ' "$@")" 2>"$console"
+fi
