@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: GPL-2.0
+//! What a port wants to receive (virtio 1.3, 5.1.6.5.1 to 5.1.6.5.3).
+//!
+//! The driver sets the filter by control commands. Before it does, and after a reset, the port is
+//! promiscuous, as QEMU's own virtio-net is and as its vhost-vdpa backend expects when it restores
+//! a device's state.
+
+use crate::fdb::{
+    is_group,
+    Mac, //
+};
+
+/// Addresses that each of the two MAC tables holds; a longer table makes the port receive every
+/// address of the kind, as the standard allows ("the device MAY use a hash filter or silently
+/// switch to allmulti or promiscuous mode if it is given too many addresses").
+pub(crate) const MAC_TABLE_LEN: usize = 64;
+
+/// Number of VLANs, and of bits in the VLAN table.
+const VLANS: usize = 4096;
+
+const BROADCAST: Mac = [0xff; 6];
+
+/// The receive modes, one per command of class `VIRTIO_NET_CTRL_RX`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Modes {
+    /// Receive everything.
+    pub(crate) promisc: bool,
+    /// Receive all multicast.
+    pub(crate) allmulti: bool,
+    /// Receive all unicast.
+    pub(crate) alluni: bool,
+    /// Receive no multicast.
+    pub(crate) nomulti: bool,
+    /// Receive no unicast.
+    pub(crate) nouni: bool,
+    /// Receive no broadcast.
+    pub(crate) nobcast: bool,
+}
+
+/// A table of MAC addresses, or "all of them" when it was too long to keep.
+#[derive(Clone, Debug)]
+struct MacTable {
+    macs: [Mac; MAC_TABLE_LEN],
+    len: usize,
+    overflow: bool,
+}
+
+impl MacTable {
+    const EMPTY: Self = Self {
+        macs: [[0; 6]; MAC_TABLE_LEN],
+        len: 0,
+        overflow: false,
+    };
+
+    fn set(&mut self, macs: impl Iterator<Item = Mac>) {
+        *self = Self::EMPTY;
+        for mac in macs {
+            match self.macs.get_mut(self.len) {
+                Some(place) => {
+                    *place = mac;
+                    self.len += 1;
+                }
+                None => self.overflow = true,
+            }
+        }
+    }
+
+    fn has(&self, mac: &Mac) -> bool {
+        self.overflow || self.macs.iter().take(self.len).any(|m| m == mac)
+    }
+}
+
+/// The receive filter of a port.
+#[derive(Clone, Debug)]
+pub(crate) struct Filter {
+    modes: Modes,
+    unicast: MacTable,
+    multicast: MacTable,
+    /// Whether the driver filters VLANs at all (`VIRTIO_NET_F_CTRL_VLAN` acknowledged).
+    vlan_filter: bool,
+    vlans: [u64; VLANS / 64],
+}
+
+impl Filter {
+    /// The filter after a reset: promiscuous, no VLAN filter.
+    pub(crate) const RESET: Self = Self {
+        modes: Modes {
+            promisc: true,
+            allmulti: false,
+            alluni: false,
+            nomulti: false,
+            nouni: false,
+            nobcast: false,
+        },
+        unicast: MacTable::EMPTY,
+        multicast: MacTable::EMPTY,
+        vlan_filter: false,
+        vlans: [0; VLANS / 64],
+    };
+
+    /// Returns to [`Filter::RESET`].
+    pub(crate) fn reset(&mut self) {
+        *self = Self::RESET;
+    }
+
+    /// The receive modes.
+    pub(crate) fn modes_mut(&mut self) -> &mut Modes {
+        &mut self.modes
+    }
+
+    /// Replaces both MAC tables (`VIRTIO_NET_CTRL_MAC_TABLE_SET`).
+    pub(crate) fn set_tables(
+        &mut self,
+        unicast: impl Iterator<Item = Mac>,
+        multicast: impl Iterator<Item = Mac>,
+    ) {
+        self.unicast.set(unicast);
+        self.multicast.set(multicast);
+    }
+
+    /// Turns the VLAN filter on or off. It is on exactly while a driver runs that acknowledged
+    /// `VIRTIO_NET_F_CTRL_VLAN`.
+    pub(crate) fn set_vlan_filter(&mut self, on: bool) {
+        self.vlan_filter = on;
+    }
+
+    /// Admits (or with `on` false refuses) the VLAN `id`; ids above 4095 do not exist and give
+    /// `false`.
+    #[must_use]
+    pub(crate) fn set_vlan(&mut self, id: u16, on: bool) -> bool {
+        match self.vlans.get_mut(usize::from(id / 64)) {
+            Some(word) => {
+                let bit = 1u64 << (id % 64);
+                if on {
+                    *word |= bit;
+                } else {
+                    *word &= !bit;
+                }
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Whether the port whose address is `own` receives a frame sent to `to`.
+    ///
+    /// `vlan` is the frame's VLAN if it carries a tag; untagged frames pass the VLAN filter.
+    pub(crate) fn accepts(&self, own: &Mac, to: &Mac, vlan: Option<u16>) -> bool {
+        if let (true, Some(id)) = (self.vlan_filter, vlan) {
+            let word = self.vlans.get(usize::from(id / 64)).copied().unwrap_or(0);
+            // Tag 0 carries a priority and no VLAN.
+            if id != 0 && word & (1u64 << (id % 64)) == 0 {
+                return false;
+            }
+        }
+
+        let modes = &self.modes;
+        if modes.promisc {
+            true
+        } else if *to == BROADCAST {
+            !modes.nobcast
+        } else if is_group(to) {
+            !modes.nomulti && (modes.allmulti || self.multicast.has(to))
+        } else {
+            !modes.nouni && (modes.alluni || to == own || self.unicast.has(to))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OWN: Mac = [2, 0, 0, 0, 0, 1];
+    const OTHER: Mac = [2, 0, 0, 0, 0, 2];
+    const GROUP: Mac = [1, 0, 0x5e, 0, 0, 1];
+
+    fn quiet() -> Filter {
+        let mut filter = Filter::RESET;
+        filter.modes_mut().promisc = false;
+        filter
+    }
+
+    #[test]
+    fn promiscuous_after_reset() {
+        let mut filter = quiet();
+        filter.reset();
+        for to in [OWN, OTHER, GROUP, BROADCAST] {
+            assert!(filter.accepts(&OWN, &to, None));
+            assert!(filter.accepts(&OWN, &to, Some(7)));
+        }
+    }
+
+    #[test]
+    fn own_address_and_broadcast_only() {
+        let filter = quiet();
+        assert!(filter.accepts(&OWN, &OWN, None));
+        assert!(filter.accepts(&OWN, &BROADCAST, None));
+        assert!(!filter.accepts(&OWN, &OTHER, None));
+        assert!(!filter.accepts(&OWN, &GROUP, None));
+    }
+
+    #[test]
+    fn modes() {
+        let mut filter = quiet();
+        filter.modes_mut().allmulti = true;
+        assert!(filter.accepts(&OWN, &GROUP, None));
+        filter.modes_mut().nomulti = true;
+        assert!(!filter.accepts(&OWN, &GROUP, None));
+        filter.modes_mut().alluni = true;
+        assert!(filter.accepts(&OWN, &OTHER, None));
+        filter.modes_mut().nouni = true;
+        assert!(!filter.accepts(&OWN, &OWN, None));
+        filter.modes_mut().nobcast = true;
+        assert!(!filter.accepts(&OWN, &BROADCAST, None));
+        filter.modes_mut().promisc = true;
+        assert!(filter.accepts(&OWN, &OTHER, None));
+    }
+
+    #[test]
+    fn tables_are_replaced() {
+        let mut filter = quiet();
+        filter.set_tables([OTHER].into_iter(), [GROUP].into_iter());
+        assert!(filter.accepts(&OWN, &OTHER, None));
+        assert!(filter.accepts(&OWN, &GROUP, None));
+        filter.set_tables([].into_iter(), [].into_iter());
+        assert!(!filter.accepts(&OWN, &OTHER, None));
+        assert!(!filter.accepts(&OWN, &GROUP, None));
+    }
+
+    #[test]
+    fn a_table_too_long_admits_all_of_its_kind() {
+        let mut filter = quiet();
+        let many = (0..=MAC_TABLE_LEN).map(|i| [2, 1, 0, 0, 0, i as u8]);
+        filter.set_tables(many, [].into_iter());
+        assert!(filter.accepts(&OWN, &OTHER, None));
+        assert!(!filter.accepts(&OWN, &GROUP, None));
+    }
+
+    #[test]
+    fn vlans() {
+        let mut filter = Filter::RESET;
+        filter.set_vlan_filter(true);
+        assert!(filter.accepts(&OWN, &OWN, None));
+        assert!(filter.accepts(&OWN, &OWN, Some(0)));
+        assert!(!filter.accepts(&OWN, &OWN, Some(7)));
+        assert!(filter.set_vlan(7, true));
+        assert!(filter.accepts(&OWN, &OWN, Some(7)));
+        assert!(!filter.accepts(&OWN, &OWN, Some(8)));
+        assert!(filter.set_vlan(7, false));
+        assert!(!filter.accepts(&OWN, &OWN, Some(7)));
+        assert!(filter.set_vlan(4095, true));
+        assert!(!filter.set_vlan(4096, true));
+    }
+}

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The few bytes of a frame that decide where it goes.
+
+use crate::fdb::Mac;
+
+/// Length of an Ethernet header without a VLAN tag.
+pub(crate) const ETH_HLEN: usize = 14;
+
+/// Length of a VLAN tag.
+pub(crate) const VLAN_HLEN: usize = 4;
+
+/// Bytes at the start of a frame that [`Addresses::parse`] looks at.
+pub(crate) const HEAD_LEN: usize = ETH_HLEN + VLAN_HLEN;
+
+/// EtherTypes of a VLAN tag: customer (802.1Q) and service (802.1ad).
+const TAGS: [u16; 2] = [0x8100, 0x88a8];
+
+/// Where a frame comes from and goes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Addresses {
+    /// Destination.
+    pub(crate) to: Mac,
+    /// Source.
+    pub(crate) from: Mac,
+    /// VLAN id of the outermost tag; `None` for an untagged frame.
+    pub(crate) vlan: Option<u16>,
+}
+
+impl Addresses {
+    /// Reads the addresses from the first bytes of a frame, of which `head` may hold fewer than
+    /// [`HEAD_LEN`] if the frame is that short. Returns `None` for what is no Ethernet frame.
+    pub(crate) fn parse(head: &[u8]) -> Option<Self> {
+        let (to, rest) = head.split_first_chunk::<6>()?;
+        let (from, rest) = rest.split_first_chunk::<6>()?;
+        let (kind, rest) = rest.split_first_chunk::<2>()?;
+        let vlan = if TAGS.contains(&u16::from_be_bytes(*kind)) {
+            let (tci, _) = rest.split_first_chunk::<2>()?;
+            Some(u16::from_be_bytes(*tci) & 0x0fff)
+        } else {
+            None
+        };
+        Some(Self {
+            to: *to,
+            from: *from,
+            vlan,
+        })
+    }
+
+    /// The VLAN in which the switch forwards the frame: that of its tag, or 0.
+    pub(crate) fn domain(&self) -> u16 {
+        self.vlan.unwrap_or(0)
+    }
+
+    /// Length of the link-layer header, up to the first EtherType that is no tag's if there is at
+    /// most one tag.
+    pub(crate) fn header_len(&self) -> usize {
+        if self.vlan.is_some() {
+            HEAD_LEN
+        } else {
+            ETH_HLEN
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn untagged() {
+        let head = [2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x08, 0x00];
+        let a = Addresses::parse(&head).unwrap();
+        assert_eq!(a.to, [2, 0, 0, 0, 0, 1]);
+        assert_eq!(a.from, [2, 0, 0, 0, 0, 2]);
+        assert_eq!(a.vlan, None);
+        assert_eq!((a.domain(), a.header_len()), (0, ETH_HLEN));
+    }
+
+    #[test]
+    fn tagged() {
+        let mut head = [0u8; HEAD_LEN];
+        head[12..16].copy_from_slice(&[0x81, 0x00, 0xe0, 0x07]);
+        let a = Addresses::parse(&head).unwrap();
+        assert_eq!(a.vlan, Some(7));
+        assert_eq!((a.domain(), a.header_len()), (7, HEAD_LEN));
+        head[12..14].copy_from_slice(&[0x88, 0xa8]);
+        assert_eq!(Addresses::parse(&head).unwrap().vlan, Some(7));
+    }
+
+    #[test]
+    fn too_short() {
+        assert_eq!(Addresses::parse(&[0; ETH_HLEN - 1]), None);
+        assert!(Addresses::parse(&[0; ETH_HLEN]).is_some());
+        let mut head = [0u8; 15];
+        head[12] = 0x81;
+        assert_eq!(Addresses::parse(&head), None);
+    }
+}

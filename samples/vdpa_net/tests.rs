@@ -1,0 +1,7 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The parts of `rust_vdpa_net` that know no kernel, built on the host for their unit tests.
+#![cfg(test)]
+
+mod fdb;
+mod filter;
+mod frame;
