@@ -32,5 +32,7 @@ done
 
 exec chroot "$root" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root \
 	LC_ALL=C.UTF-8 SSL_CERT_DIR=/etc/ssl/certs CARGO_HOME=/cache/cargo \
-	CARGO_TARGET_DIR=/src/build/cargo "${keep[@]}" \
+	CARGO_TARGET_DIR=/src/build/cargo \
+	GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0=safe.directory GIT_CONFIG_VALUE_0=/src \
+	"${keep[@]}" \
 	sh -c 'cd /src && exec "$@"' sh "$@"

@@ -5,6 +5,7 @@
 # /src, the cache /cache and the prepared kernel /kernel/{source,build}.
 # Both are made first if they are not there.
 
+# shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
 need_root run
 root=$("$testbed/root.sh")

@@ -6,6 +6,7 @@
 # are, made with the same compiler.  Symbols then equal the running kernel's.
 # Prints the tree's path; a second call only that.
 
+# shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
 
 root=$("$testbed/root.sh")

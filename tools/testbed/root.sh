@@ -4,6 +4,7 @@
 # Makes the root: a Debian 13 with backports that builds the modules and
 # runs the host virtual machine.  Prints its path; a second call only that.
 
+# shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
 
 suite=trixie

@@ -9,6 +9,7 @@
 # virtme-ng boots it: its memory is a shared memfd (virtiofs needs that), which
 # vfio-user devices need too, and more of QEMU's options pass through it.
 
+# shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
 need_root shell
 

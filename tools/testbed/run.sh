@@ -1,0 +1,18 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# The main job: from nothing to a legacy and a modern guest on a Rust vDPA
+# device, with traffic both ways.
+
+# shellcheck source=lib.sh
+. "$(dirname "$0")/lib.sh"
+need_root run
+say "rust-vdpa: builds the modules for Debian's kernel, boots that kernel in a virtual"
+say "machine, and serves a legacy and then a modern guest on one Rust vDPA device."
+root=$("$testbed/root.sh")
+tree=$("$testbed/kernel.sh")
+"$testbed/build.sh"
+step "$build/log/selftests-build.log" "build the guest" \
+	in_tree "$root" "$tree" selftests/build.sh || die "the guest image does not build."
+say "booting the host virtual machine"
+exec "$testbed/vm.sh" selftests/guest/demo.py
