@@ -38,6 +38,7 @@ check clippy-kernel "clippy, kernel code" \
 		KERNELRELEASE=$release KRUSTFLAGS=-Dwarnings modules 2>&1 | tee build/log/clippy.out
 		! grep -E '^(warning|error)' build/log/clippy.out"
 step "$build/log/lint-spdx.log" "licences" licences || bad=1
+check counts "counts in the documentation" tools/testbed/counts.py --check
 check shell "shellcheck" sh -ec "git ls-files -co --exclude-standard '*.sh' |
 	xargs -r shellcheck -x -S warning"
 check checkpatch "checkpatch" sh -ec "
