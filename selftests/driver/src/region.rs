@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Memory shared with a device.
+
+use std::{
+    fmt,
+    sync::{
+        atomic::{
+            fence,
+            AtomicU16,
+            Ordering, //
+        },
+        Arc, //
+    },
+};
+
+/// The bytes of a page.
+const PAGE: usize = 4096;
+
+/// A page of memory. The smallest thing that rings need in one access is 16 bits.
+#[repr(C, align(4096))]
+struct Page([AtomicU16; PAGE / 2]);
+
+/// Page-aligned memory of this process, at an IO virtual address.
+///
+/// Clones are the same memory. A device may access it at any time, so all accesses are atomic in
+/// units of 16 bits, and none of them is ordered unless its name says so. Accesses outside the
+/// region panic; the addresses are those of the driver, which knows what it does.
+#[derive(Clone)]
+pub struct Region {
+    base: u64,
+    pages: Arc<[Page]>,
+}
+
+impl fmt::Debug for Region {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Region({:#x}..{:#x})", self.base, self.end())
+    }
+}
+
+impl Region {
+    /// Makes a region of zeroes at the address `base`, of `len` bytes rounded up to whole pages.
+    pub fn new(base: u64, len: usize) -> Self {
+        assert_eq!(base % PAGE as u64, 0, "the region is not page aligned");
+        let page = || Page([const { AtomicU16::new(0) }; PAGE / 2]);
+        Self {
+            base,
+            pages: (0..len.div_ceil(PAGE)).map(|_| page()).collect(),
+        }
+    }
+
+    /// The address of the first byte.
+    pub fn base(&self) -> u64 {
+        self.base
+    }
+
+    /// The number of bytes.
+    pub fn len(&self) -> usize {
+        self.pages.len() * PAGE
+    }
+
+    /// Returns whether the region has no bytes at all.
+    pub fn is_empty(&self) -> bool {
+        self.pages.is_empty()
+    }
+
+    /// The first address behind the region.
+    pub fn end(&self) -> u64 {
+        self.base + self.len() as u64
+    }
+
+    /// Where the memory is in this process. It stays there until the last clone is dropped; a
+    /// device must have given it back by then.
+    pub fn as_ptr(&self) -> *const u8 {
+        self.pages.as_ptr().cast()
+    }
+
+    /// Returns whether all of `len` bytes at `addr` are in the region.
+    pub fn contains(&self, addr: u64, len: u64) -> bool {
+        addr >= self.base && addr.checked_add(len).is_some_and(|end| end <= self.end())
+    }
+
+    /// The 16 bits that hold the byte at `offset`.
+    fn cell(&self, offset: usize) -> &AtomicU16 {
+        &self.pages[offset / PAGE].0[offset % PAGE / 2]
+    }
+
+    fn offset(&self, addr: u64, len: usize) -> usize {
+        assert!(
+            self.contains(addr, len as u64),
+            "no {len} bytes at {addr:#x} in {self:?}"
+        );
+        (addr - self.base) as usize
+    }
+
+    /// Copies bytes out of the region.
+    pub fn read(&self, addr: u64, to: &mut [u8]) {
+        let start = self.offset(addr, to.len());
+        let (mut n, len) = (0, to.len());
+        while n < len {
+            let at = start + n;
+            let pair = self.cell(at).load(Ordering::Relaxed).to_ne_bytes();
+            let count = (2 - at % 2).min(len - n);
+            to[n..n + count].copy_from_slice(&pair[at % 2..at % 2 + count]);
+            n += count;
+        }
+    }
+
+    /// Copies `len` bytes out of the region.
+    pub fn get(&self, addr: u64, len: usize) -> Vec<u8> {
+        let mut bytes = vec![0; len];
+        self.read(addr, &mut bytes);
+        bytes
+    }
+
+    /// Copies bytes into the region.
+    pub fn write(&self, addr: u64, from: &[u8]) {
+        let start = self.offset(addr, from.len());
+        let (mut n, len) = (0, from.len());
+        while n < len {
+            let at = start + n;
+            let cell = self.cell(at);
+            if at % 2 == 0 && n + 1 < len {
+                let pair = u16::from_ne_bytes([from[n], from[n + 1]]);
+                cell.store(pair, Ordering::Relaxed);
+                n += 2;
+                continue;
+            }
+            // The other byte may be somebody else's.
+            let change = |old: u16| {
+                let mut pair = old.to_ne_bytes();
+                pair[at % 2] = from[n];
+                Some(u16::from_ne_bytes(pair))
+            };
+            cell.fetch_update(Ordering::Relaxed, Ordering::Relaxed, change)
+                .expect("the change is never refused");
+            n += 1;
+        }
+    }
+
+    /// Fills `len` bytes at `addr` with zeroes.
+    pub fn fill(&self, addr: u64, len: u64) {
+        self.write(addr, &vec![0; len as usize]);
+    }
+
+    /// Reads 16 bits at an even address, before everything that follows.
+    pub fn load_u16(&self, addr: u64) -> u16 {
+        assert_eq!(addr % 2, 0, "odd address {addr:#x}");
+        self.cell(self.offset(addr, 2)).load(Ordering::Acquire)
+    }
+
+    /// Writes 16 bits at an even address, after everything that went before.
+    pub fn store_u16(&self, addr: u64, value: u16) {
+        assert_eq!(addr % 2, 0, "odd address {addr:#x}");
+        self.cell(self.offset(addr, 2))
+            .store(value, Ordering::Release);
+    }
+
+    /// Orders what went before against what follows, stores against loads included.
+    pub fn fence(&self) {
+        fence(Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_come_back_at_any_alignment() {
+        let region = Region::new(0x4000, 2 * PAGE);
+        for at in PAGE - 5..PAGE + 2 {
+            for len in 0..9 {
+                let bytes: Vec<u8> = (0..len).map(|n| n as u8 + 1).collect();
+                region.fill(0x4000, region.len() as u64);
+                region.write(0x4000 + at as u64, &bytes);
+                let mut all = vec![0; 2 * PAGE];
+                all[at..at + len].copy_from_slice(&bytes);
+                assert_eq!(region.get(0x4000, 2 * PAGE), all);
+                assert_eq!(region.get(0x4000 + at as u64, len), bytes);
+            }
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "no 2 bytes at 0x4fff")]
+    fn nothing_is_accessed_outside() {
+        Region::new(0x4000, PAGE).get(0x4fff, 2);
+    }
+}
