@@ -4,9 +4,11 @@
 //!
 //! - `agent PORT` runs shell commands that the host sends over a serial port;
 //! - `serve ADDRESS` and `send ADDRESS ...` push data both ways over TCP and
-//!   check every byte that arrives.
+//!   check every byte that arrives;
+//! - `blast DEVICE MAC SIZE SECONDS THREADS` sends frames as fast as it can.
 
 mod agent;
+mod blast;
 mod pattern;
 mod tcp;
 
@@ -15,7 +17,8 @@ use std::process::ExitCode;
 const USAGE: &str = "usage: guest-tool agent PORT
        guest-tool serve ADDRESS:PORT
        guest-tool send ADDRESS:PORT [--up BYTES] [--down BYTES]
-       guest-tool send ADDRESS:PORT --until FILE [--down BYTES]";
+       guest-tool send ADDRESS:PORT --until FILE [--down BYTES]
+       guest-tool blast DEVICE MAC SIZE SECONDS THREADS";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -25,6 +28,10 @@ fn main() -> ExitCode {
         ["serve", address] => tcp::serve(address),
         ["send", address, options @ ..] => match tcp::Job::parse(options) {
             Some(job) => tcp::send(address, job),
+            None => return usage(),
+        },
+        ["blast", words @ ..] => match blast::Job::parse(words) {
+            Some(job) => blast::run(&job),
             None => return usage(),
         },
         _ => return usage(),
