@@ -7,9 +7,13 @@
 //! code, and does not panic whatever a driver gives it.
 
 #![cfg_attr(not(test), no_std)]
+// Kbuild gives every crate `no_std`, cargo none.
+#![allow(unused_attributes)]
 #![forbid(unsafe_code)]
 
 pub mod byte_order;
 pub mod features;
 pub mod lifecycle;
+pub mod memory;
 pub mod net;
+pub mod ring;

@@ -1,0 +1,306 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! An executor that does nothing but remember, and checks that what it is told makes sense.
+
+use crate::byte_order::ByteOrder;
+use crate::features::Features;
+use crate::lifecycle::{
+    status, Actions, ConfigWrite, Driver, Event, Kick, Legacy, Lifecycle, Phase, QueueSet, Refusal,
+};
+
+/// One step in the life of a device.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Step {
+    /// An event as it is.
+    Event(Event),
+    /// The driver adds these bits to the status it reads.
+    AddStatus(u8),
+    /// The driver takes these bits from the status it reads, if anything remains.
+    ClearStatus(u8),
+    /// The driver kicks a queue.
+    Kick(u16),
+}
+
+/// A machine and what its executor knows.
+#[derive(Clone, Debug)]
+pub(super) struct Monitor {
+    pub(super) machine: Lifecycle,
+    /// The queues that the executor runs.
+    running: QueueSet,
+    /// The executor owes the outcome of a stop.
+    halting: bool,
+    /// Queues whose rings have to be looked at when they start next: kicked while they did not
+    /// run, configured, or stopped by anything but a reset.
+    pub(super) owed: QueueSet,
+}
+
+impl Monitor {
+    pub(super) fn new(machine: Lifecycle) -> Self {
+        Self {
+            machine,
+            running: QueueSet::EMPTY,
+            halting: false,
+            owed: QueueSet::EMPTY,
+        }
+    }
+
+    /// Takes a step and checks what comes of it.
+    pub(super) fn step(&mut self, step: Step) {
+        let event = match step {
+            Step::Event(event) => event,
+            Step::AddStatus(bits) => Event::SetStatus(self.machine.status() | bits),
+            Step::ClearStatus(bits) => match self.machine.status() & !bits {
+                0 => return,
+                value => Event::SetStatus(value),
+            },
+            Step::Kick(queue) => return self.kick(queue),
+        };
+        let before = self.machine.clone();
+        match self.machine.handle(event) {
+            Ok(actions) => {
+                self.check_actions(event, &before, &actions);
+                self.check_status(event, &before, &actions);
+            }
+            Err(refusal) => self.check_refusal(event, &before, refusal),
+        }
+        self.check_state(event, &before);
+    }
+
+    fn kick(&mut self, queue: u16) {
+        let answer = self.machine.kick(queue);
+        let there = queue < self.machine.queues() && !self.machine.broken();
+        assert_eq!(answer == Kick::Drop, !there);
+        assert_eq!(answer == Kick::Deliver, self.running.contains(queue));
+        if answer == Kick::Latch {
+            self.owed.set(queue, true);
+        }
+    }
+
+    /// Carries the actions out, in order.
+    fn check_actions(&mut self, event: Event, before: &Lifecycle, actions: &Actions) {
+        let resets = matches!(event, Event::Reset | Event::SetStatus(0));
+        assert_eq!(actions.reset, resets);
+
+        // Only what runs is stopped, but for what a stop under way has not come to yet.
+        if !self.halting {
+            assert!(actions.stop.without(self.running).is_empty());
+        }
+        let stopped = actions.stop.intersection(self.running);
+        self.running = self.running.without(stopped);
+        self.owed = if resets {
+            QueueSet::EMPTY
+        } else {
+            self.owed.union(stopped)
+        };
+        if matches!(event, Event::StopDone | Event::StopFailed) {
+            assert!(self.halting, "nobody asked for that outcome");
+        }
+        if resets || matches!(event, Event::StopDone | Event::StopFailed | Event::Fault) {
+            self.halting = false;
+        }
+        if actions.halt {
+            assert!(!self.halting, "stopped twice");
+            assert!(self.running.is_empty(), "a stopped device runs nothing");
+            self.halting = true;
+        }
+
+        assert!(
+            actions.start.intersection(self.running).is_empty(),
+            "started twice"
+        );
+        self.running = self.running.union(actions.start);
+        // Each reason to look at a ring leads to one look, once the queue runs.
+        assert_eq!(actions.kick, self.owed.intersection(actions.start));
+        self.owed = self.owed.without(actions.kick);
+
+        if let Event::Configure(queue) = event {
+            assert!(!before.runs(queue));
+            self.owed.set(queue, true);
+        }
+        if actions.notify_config {
+            assert_ne!(self.machine.status() & status::DRIVER_OK, 0);
+        }
+    }
+
+    /// Checks how the status may change in one event.
+    fn check_status(&self, event: Event, before: &Lifecycle, actions: &Actions) {
+        let (old, new) = (before.status(), self.machine.status());
+        let came = new & !old;
+        let went = old & !new;
+        let written = match event {
+            Event::SetStatus(value) => value,
+            _ => 0,
+        };
+
+        if matches!(event, Event::Reset | Event::SetStatus(0)) {
+            assert_eq!(new, 0);
+            return;
+        }
+        let driver = status::ACKNOWLEDGE | status::DRIVER | status::FAILED;
+        assert_eq!(came & driver & !written, 0);
+        assert_eq!(went & driver, 0);
+        assert_eq!(went & (status::FEATURES_OK | status::NEEDS_RESET), 0);
+        if came & (status::FEATURES_OK | status::DRIVER_OK) != 0 {
+            assert!(acceptable(&self.machine), "{:?}", self.machine);
+        }
+        if came & status::FEATURES_OK != 0 {
+            assert_ne!(written & status::FEATURES_OK, 0);
+        }
+        if came & status::DRIVER_OK != 0 {
+            assert_ne!(written & status::DRIVER_OK, 0);
+            assert!(
+                self.machine.mapped
+                    || self
+                        .machine
+                        .acknowledged()
+                        .contains(Features::ACCESS_PLATFORM)
+            );
+            assert_eq!(new & status::STOP, 0);
+        }
+        if went & status::DRIVER_OK != 0 {
+            assert_eq!(event, Event::StartFailed);
+        }
+        if came & status::NEEDS_RESET != 0 {
+            let refused = written & status::DRIVER_OK != 0 && actions.refused.is_some();
+            assert!(refused || matches!(event, Event::Fault | Event::StartFailed));
+        }
+        if came & status::STOP != 0 {
+            let late = before.stopped() && written & status::STOP != 0;
+            assert!(event == Event::StopDone || late);
+            assert!(actions.notify_config && self.machine.stopped());
+        }
+        if went & status::STOP != 0 {
+            assert!(event == Event::Resume || written & status::STOP == 0);
+            assert!(!self.machine.stopped());
+        }
+        if came & status::STOP_FAILED != 0 {
+            assert!(event == Event::StopFailed && actions.notify_config);
+        }
+        if went & status::STOP_FAILED != 0 {
+            assert!(event == Event::Resume || written & status::STOP_FAILED == 0);
+        }
+        // While a failure is shown, the status field stops nothing.
+        if new & status::STOP_FAILED != 0 && matches!(event, Event::SetStatus(_)) {
+            assert!(!actions.halt);
+        }
+        if actions.refused.is_some() {
+            let wanted = status::FEATURES_OK | status::DRIVER_OK;
+            assert_ne!(
+                written & wanted & !new,
+                0,
+                "refused, and nothing is missing"
+            );
+        }
+    }
+
+    /// Checks that a refusal changes nothing and has a reason.
+    fn check_refusal(&self, event: Event, before: &Lifecycle, refusal: Refusal) {
+        assert_eq!(fingerprint(&self.machine), fingerprint(before), "{event:?}");
+        match event {
+            Event::Reset | Event::SetStatus(_) | Event::Fault | Event::Mapped(_) => {
+                panic!("{event:?} was refused: {refusal}")
+            }
+            Event::SetFeatures(features) => {
+                let fixed = before.driver().is_some() || before.phase != Phase::Idle;
+                assert!(
+                    !features.is_empty() || fixed,
+                    "a reset to nothing was refused"
+                );
+            }
+            _ => {}
+        }
+    }
+
+    /// Checks what must hold at any time.
+    fn check_state(&self, event: Event, before: &Lifecycle) {
+        let machine = &self.machine;
+        let shown = machine.status();
+        assert_eq!(machine.running(), self.running, "{event:?}");
+        assert_eq!(
+            self.halting,
+            matches!(machine.phase, Phase::Stopping { .. })
+        );
+        assert_eq!(machine.broken(), shown & status::NEEDS_RESET != 0);
+
+        if !self.running.is_empty() {
+            assert_ne!(shown & status::DRIVER_OK, 0);
+            assert_eq!(shown & (status::STOP | status::NEEDS_RESET), 0);
+            assert!(!self.halting && !machine.stopped());
+        }
+        for queue in 0..machine.queues() {
+            assert_eq!(self.running.contains(queue), machine.runs(queue));
+            assert!(machine.ready(queue) || !machine.runs(queue));
+        }
+
+        // Who the driver is follows from its features alone, and does not change any more.
+        match (before.driver(), machine.driver()) {
+            (_, Some(driver)) => {
+                let legacy = !machine.acknowledged().contains(Features::VERSION_1);
+                assert_eq!(driver == Driver::Legacy, legacy);
+                if before.driver().is_some() {
+                    assert_eq!(before.driver(), machine.driver());
+                    assert_eq!(before.acknowledged(), machine.acknowledged());
+                }
+            }
+            (Some(_), None) => assert!(matches!(
+                event,
+                Event::Reset | Event::SetStatus(0) | Event::StartFailed
+            )),
+            (None, None) => {}
+        }
+        if machine.acknowledged() != before.acknowledged() {
+            assert!(matches!(
+                event,
+                Event::Reset | Event::SetStatus(0) | Event::SetFeatures(_)
+            ));
+        }
+
+        if machine.driver() == Some(Driver::Modern) {
+            assert_eq!(machine.config_byte_order(), ByteOrder::Little);
+            for queue in 0..machine.queues() {
+                assert_eq!(machine.queue_byte_order(queue), ByteOrder::Little);
+            }
+            assert_ne!(machine.config_write(), ConfigWrite::Apply);
+        }
+        if shown & status::DRIVER_OK != 0 && before.status() & status::DRIVER_OK != 0 {
+            assert_eq!(machine.legacy_byte_order(), before.legacy_byte_order());
+            assert_eq!(machine.big, before.big);
+            assert_eq!(machine.legacy(), before.legacy());
+        }
+
+        // A reset brings back the state of a new device but for what was provisioned.
+        if matches!(event, Event::Reset | Event::SetStatus(0)) {
+            let mut new = Lifecycle::new(machine.config);
+            new.legacy = before.legacy;
+            new.byte_order = before.byte_order;
+            new.big = before.big;
+            new.mapped = before.mapped;
+            assert_eq!(fingerprint(machine), fingerprint(&new));
+        }
+    }
+}
+
+/// Says independently whether the features acknowledged can be served.
+fn acceptable(machine: &Lifecycle) -> bool {
+    let features = machine.acknowledged();
+    let legacy = features.bits() >> 32 & 1 == 0;
+    let let_in = match machine.legacy() {
+        Legacy::Off => !legacy,
+        Legacy::Allow => true,
+        Legacy::Require => legacy,
+    };
+    let offered = machine.config.offered.bits() | 1 << 33;
+    let required = machine.config.required.bits();
+    // MQ without CTRL_VQ is the one choice that these tests make and the standard forbids.
+    let sensible = legacy || features.bits() >> 22 & 1 <= features.bits() >> 17 & 1;
+    let_in && features.bits() & !offered == 0 && required & !features.bits() == 0 && sensible
+}
+
+/// Everything in a machine that can change.
+pub(super) fn fingerprint(machine: &Lifecycle) -> impl PartialEq + std::fmt::Debug {
+    (
+        (machine.phase, machine.status, machine.acknowledged),
+        (machine.ready, machine.latched, machine.big),
+        (machine.legacy, machine.byte_order, machine.mapped),
+    )
+}
