@@ -2,4 +2,19 @@
 
 //! The network device (virtio 1.3, 5.1).
 
+pub mod config;
+pub mod control;
 pub mod features;
+pub mod header;
+
+/// The length of an Ethernet address in bytes.
+pub const MAC_LEN: usize = 6;
+
+/// An Ethernet address, first byte on the wire first.
+pub type MacAddress = [u8; MAC_LEN];
+
+/// Returns whether an address can be that of one network interface: neither that of a group, nor
+/// nobody's.
+pub fn is_station_address(mac: &MacAddress) -> bool {
+    mac[0] & 1 == 0 && *mac != [0; MAC_LEN]
+}
