@@ -29,8 +29,6 @@ mod error;
 mod flight;
 mod packed;
 mod split;
-#[cfg(test)]
-mod tests;
 mod window;
 
 pub use self::{

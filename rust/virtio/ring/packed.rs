@@ -70,7 +70,7 @@ impl Position {
 
     /// Returns the position in one word, with the wrap counter in bit 15.
     pub const fn bits(self) -> u16 {
-        self.index | (self.wrap as u16) << 15
+        self.index | if self.wrap { 0x8000 } else { 0 }
     }
 
     /// The position `entries` further in a ring of `size`, which they do not exceed.
@@ -360,5 +360,40 @@ impl Packed {
     ) -> Result<(), RingError> {
         let raw = config.byte_order.swap_u16(value);
         Ok(mem.store_u16(config.device.wrapping_add(offset), raw)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Position;
+
+    #[test]
+    fn positions_go_round() {
+        for size in [1, 2, 3, 7, 32768] {
+            let mut at = Position::START;
+            for step in 0..2 * u32::from(size) {
+                let wrap = step < u32::from(size);
+                let index = (step % u32::from(size)) as u16;
+                assert_eq!(at, Position { index, wrap });
+                assert_eq!(Position::from_bits(at.bits()), at);
+                assert_eq!(at.after(Position::START, size), step);
+                at = at.plus(1, size);
+            }
+            assert_eq!(at, Position::START);
+        }
+    }
+
+    #[test]
+    fn back_undoes_forth() {
+        for size in 1..9 {
+            for bits in (0..size).flat_map(|index| [index, index | 0x8000]) {
+                let at = Position::from_bits(bits);
+                for entries in 0..=size {
+                    let then = at.plus(entries, size);
+                    assert_eq!(then.minus(entries, size), at);
+                    assert_eq!(then.after(at, size), entries.into());
+                }
+            }
+        }
     }
 }

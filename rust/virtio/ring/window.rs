@@ -10,3 +10,30 @@
 pub(super) fn passed(ahead: u32, since: u32) -> bool {
     ahead.wrapping_sub(1) < since
 }
+
+#[cfg(test)]
+mod tests {
+    use super::passed;
+
+    #[test]
+    fn an_entry_is_passed_once() {
+        // Entries 4, 5 and 6 became used; the next one is 7.
+        for (event, wanted) in [(3, false), (4, true), (5, true), (6, true), (7, false)] {
+            let ahead = 7u16.wrapping_sub(event);
+            assert_eq!(passed(ahead.into(), 3), wanted, "event {event}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_passed_by_nothing() {
+        assert!(!passed(0, 0));
+        assert!(!passed(1, 0));
+    }
+
+    #[test]
+    fn indices_wrap() {
+        let ahead = 1u16.wrapping_sub(65535);
+        assert!(passed(ahead.into(), 2));
+        assert!(!passed(ahead.into(), 1));
+    }
+}

@@ -239,6 +239,8 @@ impl std::error::Error for Broken {}
 #[derive(Clone, Debug)]
 struct InFlight {
     token: u64,
+    /// How many buffers were added before it.
+    turn: u64,
     /// Its descriptors in the ring, in order.
     descs: Vec<u16>,
     table: Option<u64>,

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 //! The driver's side of the packed layout (virtio 1.3, 2.8).
 
-use std::collections::VecDeque;
+use std::collections::{
+    BTreeMap,
+    VecDeque, //
+};
 
 use super::{
     need_event,
@@ -64,8 +67,10 @@ pub(crate) struct PackedRing {
     tables: Tables,
     /// What the device has, by id.
     in_flight: Vec<Option<InFlight>>,
-    /// Ids in the order they were added.
-    order: VecDeque<u16>,
+    /// Ids by when they were added.
+    order: BTreeMap<u64, u16>,
+    /// How many were added.
+    added: u64,
     /// Where the next descriptor is put.
     avail: Cursor,
     /// Where it was put when the device was told last, and how many descriptors ago.
@@ -98,7 +103,8 @@ impl PackedRing {
             ids: (0..size).collect(),
             tables: Tables::new(&layout, size, &options),
             in_flight: vec![None; usize::from(size)],
-            order: VecDeque::new(),
+            order: BTreeMap::new(),
+            added: 0,
             avail: at,
             published: at,
             unpublished: 0,
@@ -187,11 +193,13 @@ impl PackedRing {
         self.unpublished += list.len() as u16;
         self.in_flight[usize::from(id)] = Some(InFlight {
             token,
+            turn: self.added,
             descs,
             table,
             writable: into.iter().map(|b| b.len).sum(),
         });
-        self.order.push_back(id);
+        self.order.insert(self.added, id);
+        self.added += 1;
         Ok(())
     }
 
@@ -241,11 +249,7 @@ impl PackedRing {
             self.ids.push_front(id);
         }
         self.tables.free.extend(buffer.table);
-        if self.order.front() == Some(&id) {
-            self.order.pop_front();
-        } else {
-            self.order.retain(|&other| other != id);
-        }
+        self.order.remove(&buffer.turn);
         Ok(Used {
             token: buffer.token,
             written,
@@ -282,14 +286,14 @@ impl PackedRing {
         if !self.options.in_order {
             return self.take(id, Some(len)).map(Some);
         }
-        let skipped = self.order.iter().position(|&other| other == id);
+        let skipped = self.order.values().position(|&other| other == id);
         let skipped = skipped.ok_or(Broken::OutOfOrder(id.into()))?;
         self.batched(skipped + 1, len).map(Some)
     }
 
     /// Takes the first of `left` buffers of a used descriptor.
     fn batched(&mut self, left: usize, len: u32) -> Result<Used, Broken> {
-        let id = self.order[0];
+        let (_, &id) = self.order.first_key_value().expect("a batch has buffers");
         self.batch = (left > 1).then_some((left - 1, len));
         self.take(id, (left == 1).then_some(len))
     }
@@ -323,7 +327,7 @@ impl PackedRing {
 
     pub(crate) fn detach(self) -> Vec<u64> {
         self.order
-            .iter()
+            .values()
             .filter_map(|&id| self.in_flight[usize::from(id)].as_ref())
             .map(|buffer| buffer.token)
             .collect()

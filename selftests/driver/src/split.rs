@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 //! The driver's side of the split layout (virtio 1.3, 2.7).
 
-use std::collections::VecDeque;
+use std::collections::{
+    BTreeMap,
+    VecDeque, //
+};
 
 use super::{
     need_event,
@@ -33,8 +36,10 @@ pub(crate) struct SplitRing {
     tables: Tables,
     /// What the device has, by first descriptor.
     in_flight: Vec<Option<InFlight>>,
-    /// First descriptors in the order they were added.
-    order: VecDeque<u16>,
+    /// First descriptors by when they were added.
+    order: BTreeMap<u64, u16>,
+    /// How many were added.
+    added: u64,
     /// The index of the next entry in the available ring.
     avail: u16,
     /// That index when the device saw it last.
@@ -57,7 +62,8 @@ impl SplitRing {
             free: (0..size).collect(),
             tables: Tables::new(&layout, size, &options),
             in_flight: vec![None; usize::from(size)],
-            order: VecDeque::new(),
+            order: BTreeMap::new(),
+            added: 0,
             avail: start,
             published: start,
             used: start,
@@ -127,11 +133,13 @@ impl SplitRing {
         let head = descs[0];
         self.in_flight[usize::from(head)] = Some(InFlight {
             token,
+            turn: self.added,
             descs,
             table,
             writable: into.iter().map(|b| b.len).sum(),
         });
-        self.order.push_back(head);
+        self.order.insert(self.added, head);
+        self.added += 1;
         let place = u64::from(self.avail % self.size);
         self.store(self.layout.driver + 4 + 2 * place, head);
         self.avail = self.avail.wrapping_add(1);
@@ -171,11 +179,7 @@ impl SplitRing {
             }
         }
         self.tables.free.extend(buffer.table);
-        if self.order.front() == Some(&head) {
-            self.order.pop_front();
-        } else {
-            self.order.retain(|&other| other != head);
-        }
+        self.order.remove(&buffer.turn);
         self.used = self.used.wrapping_add(1);
         Ok(Used {
             token: buffer.token,
@@ -206,7 +210,7 @@ impl SplitRing {
         if !self.options.in_order {
             return self.take(id as u16, Some(len)).map(Some);
         }
-        let skipped = self.order.iter().position(|&head| u32::from(head) == id);
+        let skipped = self.order.values().position(|&head| u32::from(head) == id);
         match skipped {
             Some(n) if n < usize::from(pending) => self.batched(n as u16 + 1, len).map(Some),
             _ => Err(Broken::OutOfOrder(id)),
@@ -215,7 +219,7 @@ impl SplitRing {
 
     /// Takes the first of `left` buffers of a used entry.
     fn batched(&mut self, left: u16, len: u32) -> Result<Used, Broken> {
-        let head = self.order[0];
+        let (_, &head) = self.order.first_key_value().expect("a batch has buffers");
         self.batch = (left > 1).then_some((left - 1, len));
         self.take(head, (left == 1).then_some(len))
     }
@@ -254,7 +258,7 @@ impl SplitRing {
 
     pub(crate) fn detach(self) -> Vec<u64> {
         self.order
-            .iter()
+            .values()
             .filter_map(|&head| self.in_flight[usize::from(head)].as_ref())
             .map(|buffer| buffer.token)
             .collect()
