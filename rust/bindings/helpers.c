@@ -3,10 +3,27 @@
  * Inline functions and macros of C as functions Rust can call.
  */
 
+#include <linux/bottom_half.h>
+#include <linux/etherdevice.h>
 #include <linux/eventfd.h>
+#include <linux/gfp.h>
+#include <linux/io.h>
+#include <linux/jiffies.h>
 #include <linux/kref.h>
+#include <linux/mm.h>
+#include <linux/netdevice.h>
+#include <linux/rcupdate.h>
+#include <linux/skbuff.h>
+#include <linux/virtio_net.h>
+#include <linux/wait_bit.h>
+#include <net/gso.h>
+#include <net/net_namespace.h>
 
 #include "helpers.h"
+
+#ifdef CONFIG_HIGHMEM
+#error "memory outside the direct map is not supported"
+#endif
 
 /*
  * Takes a reference to an eventfd context, given back by eventfd_ctx_put().
@@ -16,4 +33,174 @@
 void rust_vdpa_eventfd_get(struct eventfd_ctx *ctx)
 {
 	kref_get((struct kref *)ctx);
+}
+
+/* Returns whether bottom halves were disabled, and so are to be enabled. */
+bool rust_vdpa_bh_disable(void)
+{
+	if (in_hardirq() || irqs_disabled())
+		return false;
+	local_bh_disable();
+	return true;
+}
+
+void rust_vdpa_bh_enable(void)
+{
+	local_bh_enable();
+}
+
+void rust_vdpa_count_leave(int *count)
+{
+	atomic_dec_and_wake_up((atomic_t *)count);
+}
+
+bool rust_vdpa_count_wait(int *count, unsigned int ms)
+{
+	atomic_t *v = (atomic_t *)count;
+
+	return wait_var_event_timeout(v, !atomic_read_acquire(v),
+				      msecs_to_jiffies(ms));
+}
+
+void rust_vdpa_synchronize_tasks(void)
+{
+	synchronize_rcu_tasks();
+}
+
+/* NULL if there is no memory at this address. */
+void *rust_vdpa_phys_to_virt(u64 pa)
+{
+	if (pa >> PAGE_SHIFT > ULONG_MAX || !pfn_valid(PHYS_PFN(pa)))
+		return NULL;
+	return phys_to_virt(pa);
+}
+
+/*
+ * Takes one reference to the folio the page is in.  Returns how many of the
+ * pages from this one on are in it, at most max; 0 on failure.
+ */
+size_t rust_vdpa_folio_get(size_t pfn, size_t max)
+{
+	struct folio *folio;
+	struct page *page;
+
+	if (!pfn_valid(pfn))
+		return 0;
+	page = pfn_to_page(pfn);
+	folio = page_folio(page);
+	/* Far below where the count saturates; see try_get_page(). */
+	if (WARN_ON_ONCE(folio_ref_count(folio) <= 0))
+		return 0;
+	folio_get(folio);
+	return min(max, folio_nr_pages(folio) - folio_page_idx(folio, page));
+}
+
+size_t rust_vdpa_folio_put(size_t pfn, size_t max)
+{
+	struct page *page = pfn_to_page(pfn);
+	struct folio *folio = page_folio(page);
+	size_t count;
+
+	count = min(max, folio_nr_pages(folio) - folio_page_idx(folio, page));
+	folio_put(folio);
+	return count;
+}
+
+u64 rust_vdpa_page_to_phys(struct page *page)
+{
+	return page_to_phys(page);
+}
+
+void *rust_vdpa_alloc(size_t size, dma_addr_t *addr, gfp_t gfp)
+{
+	void *vaddr = alloc_pages_exact(size, gfp | __GFP_ZERO);
+
+	if (vaddr)
+		*addr = virt_to_phys(vaddr);
+	return vaddr;
+}
+
+void rust_vdpa_free(void *vaddr, size_t size)
+{
+	free_pages_exact(vaddr, size);
+}
+
+void rust_vdpa_init_work(struct kthread_work *work, kthread_work_func_t fn)
+{
+	kthread_init_work(work, fn);
+}
+
+void rust_vdpa_init_delayed_work(struct kthread_delayed_work *work,
+				 kthread_work_func_t fn)
+{
+	kthread_init_delayed_work(work, fn);
+}
+
+/* A packet of len bytes, the headers of which are in one piece. */
+struct sk_buff *rust_vdpa_skb_alloc(size_t len)
+{
+	size_t linear = min_t(size_t, len, SKB_MAX_HEAD(0));
+	struct sk_buff *skb;
+	int err;
+
+	skb = alloc_skb_with_frags(linear, len - linear,
+				   PAGE_ALLOC_COSTLY_ORDER, &err, GFP_KERNEL);
+	if (!skb)
+		return NULL;
+	skb_put(skb, linear);
+	skb->data_len = len - linear;
+	skb->len += len - linear;
+	return skb;
+}
+
+/*
+ * Makes an Ethernet frame, with what a sender's header says of it, a packet
+ * the network stack can work on.  The header is little-endian.
+ */
+int rust_vdpa_skb_set_header(struct sk_buff *skb,
+			     const struct virtio_net_hdr *hdr)
+{
+	int depth;
+
+	if (!pskb_may_pull(skb, ETH_HLEN))
+		return -EINVAL;
+	/* Some of the stack looks at the device's features. */
+	skb->dev = init_net.loopback_dev;
+	skb_reset_mac_header(skb);
+	skb->protocol = eth_hdr(skb)->h_proto;
+	skb_set_network_header(skb, ETH_HLEN);
+	if (eth_type_vlan(skb->protocol) &&
+	    vlan_get_protocol_and_depth(skb, skb->protocol, &depth))
+		skb_set_network_header(skb, depth);
+	return virtio_net_hdr_to_skb(skb, hdr, true);
+}
+
+/* The segments of a packet, with their checksums; as skb_gso_segment(). */
+struct sk_buff *rust_vdpa_skb_segment(struct sk_buff *skb)
+{
+	return skb_gso_segment(skb, NETIF_F_SG);
+}
+
+/* Takes the first packet out of a list, and returns what follows. */
+struct sk_buff *rust_vdpa_skb_unlink_next(struct sk_buff *skb)
+{
+	struct sk_buff *next = skb->next;
+
+	skb_mark_not_on_list(skb);
+	return next;
+}
+
+unsigned int rust_vdpa_skb_len(const struct sk_buff *skb)
+{
+	return skb->len;
+}
+
+bool rust_vdpa_skb_is_gso(const struct sk_buff *skb)
+{
+	return skb_is_gso(skb);
+}
+
+void rust_vdpa_skb_free(struct sk_buff *skb)
+{
+	consume_skb(skb);
 }

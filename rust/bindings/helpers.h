@@ -6,10 +6,45 @@
 #ifndef _RUST_VDPA_HELPERS_H
 #define _RUST_VDPA_HELPERS_H
 
+#include <linux/kthread.h>
 #include <linux/types.h>
 
 struct eventfd_ctx;
+struct page;
+struct sk_buff;
+struct virtio_net_hdr;
 
+/* callback.rs */
 void rust_vdpa_eventfd_get(struct eventfd_ctx *ctx);
+bool rust_vdpa_bh_disable(void);
+void rust_vdpa_bh_enable(void);
+
+/* count.rs */
+void rust_vdpa_count_leave(int *count);
+bool rust_vdpa_count_wait(int *count, unsigned int ms);
+void rust_vdpa_synchronize_tasks(void);
+
+/* memory */
+void *rust_vdpa_phys_to_virt(u64 pa);
+size_t rust_vdpa_folio_get(size_t pfn, size_t max);
+size_t rust_vdpa_folio_put(size_t pfn, size_t max);
+u64 rust_vdpa_page_to_phys(struct page *page);
+void *rust_vdpa_alloc(size_t size, dma_addr_t *addr, gfp_t gfp);
+void rust_vdpa_free(void *vaddr, size_t size);
+
+/* worker.rs */
+void rust_vdpa_init_work(struct kthread_work *work, kthread_work_func_t fn);
+void rust_vdpa_init_delayed_work(struct kthread_delayed_work *work,
+				 kthread_work_func_t fn);
+
+/* frame.rs */
+struct sk_buff *rust_vdpa_skb_alloc(size_t len);
+int rust_vdpa_skb_set_header(struct sk_buff *skb,
+			     const struct virtio_net_hdr *hdr);
+unsigned int rust_vdpa_skb_len(const struct sk_buff *skb);
+bool rust_vdpa_skb_is_gso(const struct sk_buff *skb);
+struct sk_buff *rust_vdpa_skb_segment(struct sk_buff *skb);
+struct sk_buff *rust_vdpa_skb_unlink_next(struct sk_buff *skb);
+void rust_vdpa_skb_free(struct sk_buff *skb);
 
 #endif /* _RUST_VDPA_HELPERS_H */

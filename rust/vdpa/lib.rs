@@ -2,4 +2,101 @@
 
 //! Abstractions for the vDPA bus.
 //!
+//! A driver that has virtio devices to offer (a *parent*, in the words of the C side) registers a
+//! management device ([`mgmt::Registration`]); the `vdpa` tool then asks it to add and delete
+//! devices. A device is a type that implements [`Operations`]: what vhost-vdpa or the kernel's own
+//! virtio drivers want from it arrives there, with every index and length already checked.
+//!
+//! What is easily got wrong is not left to the driver:
+//!
+//! * Interrupts of the driver side ([`Callbacks`]) can be fired from any context while they are
+//!   replaced, and are cut off when a virtqueue is disabled or the device reset.
+//! * The memory of the driver side ([`memory`]) is reached through snapshots that keep their pages
+//!   alive, and that an unmap waits for.
+//! * A device is unregistered, its users gone and its last reference dropped before the management
+//!   device is, and that before the module is unloaded.
+//!
 //! C header: [`include/linux/vdpa.h`](srctree/include/linux/vdpa.h)
+//!
+//! # Example
+//!
+//! ```ignore
+//! use kernel::{prelude::*, sync::Arc};
+//! use vdpa::{mgmt, Device, Operations, Setup};
+//!
+//! struct Net {
+//!     callbacks: Arc<vdpa::Callbacks>,
+//!     memory: Arc<vdpa::memory::Spaces>,
+//! }
+//!
+//! #[vtable]
+//! impl Operations for Net {
+//!     const SOFTWARE: bool = true;
+//!
+//!     fn kick_vq(dev: &Device<Self>, index: u16) {
+//!         // `dev` dereferences to `Net`; `index` is one of the device's virtqueues.
+//!         dev.callbacks.queue(index);
+//!     }
+//!     // ...
+//! }
+//!
+//! struct Manager;
+//!
+//! #[vtable]
+//! impl mgmt::Management for Manager {
+//!     type Device = Net;
+//!
+//!     fn dev_add(&self, _name: &CStr, _config: &mgmt::Config) -> Result<(Setup, Arc<Net>)> {
+//!         // Three virtqueues, two groups of them, two address spaces.
+//!         let setup = Setup::software(3, 2, 2)?;
+//!         let net = Arc::new(
+//!             Net {
+//!                 callbacks: setup.callbacks(),
+//!                 memory: setup.spaces().ok_or(EINVAL)?,
+//!             },
+//!             GFP_KERNEL,
+//!         )?;
+//!         Ok((setup, net))
+//!     }
+//! }
+//!
+//! // In the module's `init`; the value is kept for the life of the module.
+//! let registration = mgmt::Registration::new(
+//!     c"example",
+//!     mgmt::Attributes {
+//!         device_ids: &[vdpa::ID_NET],
+//!         mac: true,
+//!         ..mgmt::Attributes::default()
+//!     },
+//!     Manager,
+//! )?;
+//! ```
+
+pub mod callback;
+mod count;
+pub mod device;
+pub mod frame;
+pub mod iotlb;
+pub mod memory;
+pub mod mgmt;
+pub mod ops;
+mod ratelimit;
+pub mod stats;
+mod vtable;
+pub mod worker;
+
+pub use callback::Callbacks;
+pub use device::{
+    Device,
+    Setup, //
+};
+pub use ops::Operations;
+pub use ratelimit::RateLimit;
+pub use stats::Stats;
+pub use worker::Worker;
+
+/// The virtio device id of a network device (virtio 1.3, 5).
+pub const ID_NET: u32 = vdpa_bindings::VIRTIO_ID_NET;
+
+/// What this crate's messages begin with.
+const __LOG_PREFIX: &[u8] = b"vdpa\0";

@@ -1,0 +1,341 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A device on the vDPA bus.
+//!
+//! C header: [`include/linux/vdpa.h`](srctree/include/linux/vdpa.h), `struct vdpa_device`
+
+use core::{
+    cell::UnsafeCell,
+    marker::PhantomData,
+    ops::Deref,
+    ptr::{
+        null,
+        NonNull, //
+    }, //
+};
+
+use kernel::{
+    bindings,
+    device,
+    error::{
+        from_err_ptr,
+        to_result, //
+    },
+    prelude::*,
+    sync::{
+        Arc,
+        ArcBorrow, //
+    },
+    types::Opaque, //
+};
+
+use crate::{
+    callback::Callbacks,
+    count::Counted,
+    memory::{
+        identity,
+        Spaces, //
+    },
+    ops::Operations,
+    vtable::VTable, //
+};
+
+/// What the crate makes for a device before the device itself exists: its shape, and what its data
+/// hold on to.
+pub struct Setup {
+    queues: u16,
+    groups: u32,
+    asids: u32,
+    callbacks: Arc<Callbacks>,
+    spaces: Option<Arc<Spaces>>,
+}
+
+impl Setup {
+    /// A device that works in software, with `queues` virtqueues in `groups` groups, and `asids`
+    /// address spaces.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if one of the numbers is 0, `ENOMEM`.
+    pub fn software(queues: u16, groups: u32, asids: u32) -> Result<Self> {
+        let mut setup = Self::hardware(queues, groups, asids)?;
+        setup.spaces = Some(Arc::new(Spaces::new(groups, asids)?, GFP_KERNEL)?);
+        Ok(setup)
+    }
+
+    /// A device that reaches memory by itself.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::software`].
+    pub fn hardware(queues: u16, groups: u32, asids: u32) -> Result<Self> {
+        if queues == 0 || groups == 0 || asids == 0 {
+            return Err(EINVAL);
+        }
+        Ok(Self {
+            queues,
+            groups,
+            asids,
+            callbacks: Arc::new(Callbacks::new(queues)?, GFP_KERNEL)?,
+            spaces: None,
+        })
+    }
+
+    /// The callbacks of the device.
+    pub fn callbacks(&self) -> Arc<Callbacks> {
+        self.callbacks.clone()
+    }
+
+    /// The address spaces of a device in software.
+    pub fn spaces(&self) -> Option<Arc<Spaces>> {
+        self.spaces.clone()
+    }
+}
+
+/// What belongs to a device, beside what C has.
+struct Parts<T> {
+    data: Arc<T>,
+    setup: Setup,
+    /// Dropped last: the management device waits for it.
+    _alive: Counted,
+}
+
+/// A device on the vDPA bus, and the data of its driver.
+///
+/// # Invariants
+///
+/// - `vdpa` is a device made by `__vdpa_alloc_device` with the operations of `VTable<T>`, and the
+///   whole of this type lies in the allocation that made.
+/// - `parts` is a valid pointer from [`KBox::into_raw`] while a reference to this type exists.
+#[repr(C)]
+pub struct Device<T: Operations> {
+    /// Has to be the first member: C frees the allocation by its address.
+    vdpa: Opaque<vdpa_bindings::vdpa_device>,
+    /// Null from the allocation by C until it is set for the rest of the device's life.
+    parts: UnsafeCell<*mut Parts<T>>,
+    _data: PhantomData<Arc<T>>,
+}
+
+// SAFETY: What the device owns is `Send` and `Sync`, and C counts its references atomically.
+unsafe impl<T: Operations> Send for Device<T> {}
+// SAFETY: As above; `parts` does not change while references exist.
+unsafe impl<T: Operations> Sync for Device<T> {}
+
+impl<T: Operations> Device<T> {
+    /// The driver's data, as something that can be held on to.
+    pub fn data(&self) -> ArcBorrow<'_, T> {
+        self.parts().data.as_arc_borrow()
+    }
+
+    /// The name of the device, as the administrator gave it.
+    pub fn name(&self) -> &CStr {
+        let dev: &device::Device = self.as_ref();
+        dev.name()
+    }
+
+    /// The number of virtqueues.
+    pub fn queues(&self) -> u16 {
+        self.parts().setup.queues
+    }
+
+    /// The number of groups of virtqueues.
+    pub fn groups(&self) -> u32 {
+        self.parts().setup.groups
+    }
+
+    /// The number of address spaces.
+    pub fn asids(&self) -> u32 {
+        self.parts().setup.asids
+    }
+
+    /// The callbacks.
+    pub fn callbacks(&self) -> &Callbacks {
+        &self.parts().setup.callbacks
+    }
+
+    /// The address spaces of a device in software.
+    pub fn spaces(&self) -> Option<&Spaces> {
+        self.parts().setup.spaces.as_deref()
+    }
+
+    fn parts(&self) -> &Parts<T> {
+        // SAFETY: By the type invariant `parts` is valid, and not written to.
+        unsafe { &**self.parts.get() }
+    }
+
+    /// # Safety
+    ///
+    /// `vdpa` must point to the first member of a `Device<T>` whose parts are set, and which lives
+    /// for `'a`.
+    pub(crate) unsafe fn from_raw<'a>(vdpa: *const vdpa_bindings::vdpa_device) -> &'a Self {
+        // SAFETY: By the function requirements, and because `vdpa` is the first member of a
+        // `repr(C)` type.
+        unsafe { &*vdpa.cast() }
+    }
+
+    pub(crate) fn as_raw(&self) -> *mut vdpa_bindings::vdpa_device {
+        self.vdpa.get()
+    }
+
+    /// Drops what belongs to the device. For the `free` operation.
+    ///
+    /// # Safety
+    ///
+    /// `vdpa` must point to the first member of a `Device<T>` of which no reference is left.
+    pub(crate) unsafe extern "C" fn free(vdpa: *mut vdpa_bindings::vdpa_device) {
+        let this = vdpa.cast::<Self>();
+        // SAFETY: By the function requirements the allocation is still there, and ours alone.
+        let parts = unsafe { *(*this).parts.get() };
+        if let Some(parts) = NonNull::new(parts) {
+            // SAFETY: By the type invariant it came from `KBox::into_raw`. It is not used again.
+            drop(unsafe { KBox::from_raw(parts.as_ptr()) });
+        }
+    }
+}
+
+impl<T: Operations> Deref for Device<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.parts().data
+    }
+}
+
+impl<T: Operations> AsRef<device::Device> for Device<T> {
+    fn as_ref(&self) -> &device::Device {
+        // SAFETY: The embedded device is initialised for as long as `self` lives.
+        unsafe { device::Device::from_raw(&raw mut (*self.as_raw()).dev) }
+    }
+}
+
+/// A reference to a device that is not registered.
+///
+/// # Invariants
+///
+/// The pointer is to a device whose parts are set, and one reference belongs to this value.
+pub(crate) struct Unregistered<T: Operations>(NonNull<Device<T>>);
+
+impl<T: Operations> Unregistered<T> {
+    /// Makes a device named `name` below `parent`.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if `setup` is not for such a device, and what C reports.
+    pub(crate) fn new(
+        parent: &device::Device,
+        name: &CStr,
+        setup: Setup,
+        data: Arc<T>,
+        alive: Counted,
+    ) -> Result<Self> {
+        if T::SOFTWARE != setup.spaces.is_some() {
+            return Err(EINVAL);
+        }
+        let spaces = setup.spaces.clone();
+        let parts = KBox::new(
+            Parts {
+                data,
+                setup,
+                _alive: alive,
+            },
+            GFP_KERNEL,
+        )?;
+
+        // `device::Device` is a transparent wrapper of C's type.
+        let parent_dev: *mut bindings::device = core::ptr::from_ref(parent).cast_mut().cast();
+
+        // SAFETY: The operations and the map operations are static. The parent is a live device,
+        // of which C takes a reference when the device is registered; until then `parent` itself
+        // outlives this value. The name is copied.
+        let vdpa = from_err_ptr(unsafe {
+            vdpa_bindings::__vdpa_alloc_device(
+                parent_dev,
+                &VTable::<T>::OPS,
+                if T::SOFTWARE { &identity::OPS } else { null() },
+                parts.setup.groups,
+                parts.setup.asids,
+                core::mem::size_of::<Device<T>>(),
+                name.as_char_ptr(),
+                T::USE_VA,
+            )
+        })?;
+        let this = vdpa.cast::<Device<T>>();
+
+        // SAFETY: The allocation is as large as `Device<T>`, and nobody else knows of it. The
+        // address spaces live as long as the parts, which live as long as the device.
+        unsafe {
+            *(*this).parts.get() = KBox::into_raw(parts);
+            match &spaces {
+                Some(spaces) => (*vdpa).vmap.group = Arc::as_ptr(spaces).cast_mut().cast(),
+                None => (*vdpa).vmap.dma_dev = parent_dev,
+            }
+        }
+
+        // INVARIANT: The parts were set; the reference is the one the allocation made.
+        Ok(Self(NonNull::new(this).ok_or(ENOMEM)?))
+    }
+
+    /// Registers the device for the management device `mdev`.
+    ///
+    /// The reference passes to the bus, until [`Self::unregister`] takes it back.
+    ///
+    /// # Errors
+    ///
+    /// What C reports, `EEXIST` if the name is taken.
+    ///
+    /// # Safety
+    ///
+    /// Must be called from the `dev_add` operation of `mdev`, in which the returned reference is
+    /// good.
+    pub(crate) unsafe fn register<'a>(
+        self,
+        mdev: *mut vdpa_bindings::vdpa_mgmt_dev,
+    ) -> Result<&'a Device<T>> {
+        let vdpa = self.as_raw();
+        let queues = u32::from(self.queues());
+        // SAFETY: By the function requirements the bus lock is held, and the device is not
+        // registered yet.
+        to_result(unsafe {
+            (*vdpa).mdev = mdev;
+            vdpa_bindings::_vdpa_register_device(vdpa, queues)
+        })?;
+        let this = self.0;
+        core::mem::forget(self);
+        // SAFETY: The bus holds the reference, and nobody takes it back while its lock is held.
+        Ok(unsafe { this.as_ref() })
+    }
+
+    /// Unregisters a device, which waits until its users are gone.
+    ///
+    /// # Safety
+    ///
+    /// Must be called from the `dev_del` operation of the management device that `vdpa` was
+    /// registered for by [`Self::register`].
+    pub(crate) unsafe fn unregister(vdpa: *mut vdpa_bindings::vdpa_device) -> Self {
+        // SAFETY: By the function requirements the device is registered, so the bus has a
+        // reference. What follows drops the bus's one, so take one of our own before.
+        unsafe { bindings::get_device(&raw mut (*vdpa).dev) };
+        // INVARIANT: This is the reference just taken. The parts were set before registration.
+        // SAFETY: The pointer is that of a live device.
+        let this = Self(unsafe { NonNull::new_unchecked(vdpa.cast()) });
+        // SAFETY: By the function requirements the bus lock is held.
+        unsafe { vdpa_bindings::_vdpa_unregister_device(vdpa) };
+        this
+    }
+}
+
+impl<T: Operations> Deref for Unregistered<T> {
+    type Target = Device<T>;
+
+    fn deref(&self) -> &Device<T> {
+        // SAFETY: By the type invariant.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+impl<T: Operations> Drop for Unregistered<T> {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant this gives back a reference that is ours.
+        unsafe { bindings::put_device(&raw mut (*self.as_raw()).dev) };
+    }
+}

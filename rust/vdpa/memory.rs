@@ -1,0 +1,312 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The driver's memory, for devices that work in software.
+//!
+//! A device has one or more address spaces, and its groups of virtqueues are each in one of them.
+//! vhost-vdpa fills an address space with maps of the user's memory ([`Spaces`] is told by the
+//! trampolines of the mapping operations, and by nobody else). To work, the device takes a
+//! [`View`]: a snapshot that does not change, looked things up in without any lock. It implements
+//! [`virtio::memory::Memory`].
+//!
+//! What keeps this sound does not depend on the order in which C does things: every map holds
+//! references to its pages, and a view holds its maps. (vhost-vdpa unpins a user's pages *before*
+//! it tells the device of the unmap.) That nothing is accessed any more after an unmap is a promise
+//! to the user; it is kept by waiting for the views that were taken before.
+//!
+//! The kernel's own drivers (`virtio_vdpa`) make no maps. They ask for the address of each buffer
+//! instead, and get the physical address. From the first time one asks until the next reset, and
+//! only if there is no map, a view reaches all of physical memory, as a DMA capable device without
+//! an IOMMU does. A user of vhost-vdpa cannot ask, so an address space without maps is an empty one
+//! for him.
+
+use kernel::{
+    new_mutex,
+    new_spinlock_irq,
+    prelude::*,
+    sync::{
+        atomic::{
+            Acquire,
+            Atomic,
+            Relaxed,
+            Release, //
+        },
+        Arc,
+        Mutex,
+        SpinLockIrq, //
+    }, //
+};
+
+use crate::{
+    count::Count,
+    ops::Extent,
+    ratelimit::RateLimit, //
+};
+
+mod copy;
+pub(crate) mod identity;
+mod pages;
+mod table;
+mod view;
+
+pub use copy::{
+    copy,
+    CopyError, //
+};
+pub use view::View;
+
+pub(crate) use view::Cursor;
+
+use pages::Pages;
+use table::{
+    Entry,
+    Map,
+    Table, //
+};
+
+/// How long an unmap waits for the views that were taken before it, in milliseconds. A view is
+/// held for a batch of work, which takes far less.
+const DRAIN_MS: u32 = 10_000;
+
+/// The address spaces of a device, and which of them its groups of virtqueues are in.
+pub struct Spaces {
+    spaces: KVec<Pin<KBox<Space>>>,
+    groups: KVec<Atomic<u32>>,
+    /// The kernel's own driver asked for addresses since the last reset.
+    kernel_user: Atomic<bool>,
+}
+
+impl Spaces {
+    pub(crate) fn new(groups: u32, asids: u32) -> Result<Self> {
+        let mut spaces = KVec::new();
+        for _ in 0..asids {
+            let counts = [
+                Arc::new(Count::new(), GFP_KERNEL)?,
+                Arc::new(Count::new(), GFP_KERNEL)?,
+            ];
+            spaces.push(KBox::pin_init(Space::new(counts), GFP_KERNEL)?, GFP_KERNEL)?;
+        }
+        let mut asid_of = KVec::new();
+        for _ in 0..groups {
+            asid_of.push(Atomic::new(0), GFP_KERNEL)?;
+        }
+        Ok(Self {
+            spaces,
+            groups: asid_of,
+            kernel_user: Atomic::new(false),
+        })
+    }
+
+    /// Takes a snapshot of address space `asid`.
+    ///
+    /// Take one for a batch of work and drop it before waiting for anything: an unmap waits for
+    /// it. The first call after a map or unmap sleeps; a call after that does not.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if there is no such address space, `ENOMEM`.
+    pub fn view(&self, asid: u32) -> Result<View> {
+        let table = self.space(asid)?.table()?;
+        let everything = table.is_empty() && self.kernel_user();
+        Ok(View::new(table, everything))
+    }
+
+    /// Takes a snapshot of the address space that `group` is in.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::view`].
+    pub fn view_of_group(&self, group: u32) -> Result<View> {
+        self.view(self.asid_of_group(group))
+    }
+
+    /// The address space `group` is in. 0 for a group there is not.
+    pub fn asid_of_group(&self, group: u32) -> u32 {
+        self.groups
+            .get(group as usize)
+            .map_or(0, |asid| asid.load(Acquire))
+    }
+
+    /// Whether a user of vhost-vdpa mapped any memory.
+    pub fn user_map_exists(&self) -> bool {
+        self.spaces
+            .iter()
+            .any(|space| !space.maps.lock().is_empty())
+    }
+
+    /// Whether the kernel's own driver uses the device and lets it have the addresses of its
+    /// buffers. It does that only if it acknowledged VIRTIO_F_ACCESS_PLATFORM.
+    pub fn kernel_user(&self) -> bool {
+        self.kernel_user.load(Acquire)
+    }
+
+    fn space(&self, asid: u32) -> Result<&Space> {
+        Ok(self.spaces.get(asid as usize).ok_or(EINVAL)?)
+    }
+
+    /// The kernel's own driver asked for an address.
+    pub(crate) fn set_kernel_user(&self) {
+        if !self.kernel_user.load(Relaxed) {
+            self.kernel_user.store(true, Release);
+        }
+    }
+
+    /// Adds a map to address space `asid`.
+    ///
+    /// # Errors
+    ///
+    /// `EEXIST` if it overlaps one that is there, `EINVAL` if it is empty, wraps around or is for
+    /// memory that is not RAM, `ENOMEM`.
+    ///
+    /// # Safety
+    ///
+    /// The caller must hold references to all pages of the extent.
+    pub(crate) unsafe fn map(&self, asid: u32, extent: &Extent) -> Result {
+        let space = self.space(asid)?;
+        // SAFETY: By the function requirements.
+        let pages = unsafe { Pages::hold(extent.pa, extent.size) }?;
+        let entry = Entry::new(
+            extent.iova,
+            extent.readable,
+            extent.writable,
+            Arc::new(pages, GFP_KERNEL)?,
+        )?;
+        let mut maps = space.maps.lock();
+        maps.insert(entry)?;
+        space.outdate();
+        Ok(())
+    }
+
+    /// Removes `size` bytes at `iova` from address space `asid`, and waits until nobody uses them.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if the range is empty or wraps around.
+    pub(crate) fn unmap(&self, asid: u32, iova: u64, size: u64) -> Result {
+        let last = size
+            .checked_sub(1)
+            .and_then(|length| iova.checked_add(length))
+            .ok_or(EINVAL)?;
+        let space = self.space(asid)?;
+        space.maps.lock().remove(iova, last);
+        space.drain();
+        Ok(())
+    }
+
+    /// Removes all maps of address space `asid`.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if there is no such address space.
+    pub(crate) fn unmap_all(&self, asid: u32) -> Result {
+        let space = self.space(asid)?;
+        space.maps.lock().clear();
+        space.drain();
+        Ok(())
+    }
+
+    /// Puts `group` into address space `asid`.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if there is no such group or address space.
+    pub(crate) fn set_group_asid(&self, group: u32, asid: u32) -> Result {
+        self.space(asid)?;
+        let group = self.groups.get(group as usize).ok_or(EINVAL)?;
+        let old = group.xchg(asid, kernel::sync::atomic::Full);
+        if old != asid {
+            self.space(old)?.drain();
+        }
+        Ok(())
+    }
+
+    /// The device was reset: the next driver starts without anything but the maps.
+    pub(crate) fn reset(&self) {
+        for group in &self.groups {
+            group.store(0, Release);
+        }
+        if self.kernel_user.xchg(false, kernel::sync::atomic::Full) {
+            for space in &self.spaces {
+                space.drain();
+            }
+        }
+    }
+}
+
+/// One address space.
+#[pin_data]
+struct Space {
+    /// What is mapped.
+    #[pin]
+    maps: Mutex<Map>,
+    /// A snapshot of `maps`, if one was taken since they last changed. Set only with `maps` locked.
+    #[pin]
+    current: SpinLockIrq<Option<Arc<Table>>>,
+    /// Which of `counts` new snapshots are counted by. Changed only with `maps` locked.
+    parity: Atomic<u32>,
+    /// The snapshots alive, those taken before the last drain began apart from those after.
+    counts: [Arc<Count>; 2],
+    /// Held while waiting for snapshots, so that there are never more than two generations.
+    #[pin]
+    draining: Mutex<()>,
+}
+
+impl Space {
+    fn new(counts: [Arc<Count>; 2]) -> impl PinInit<Self> {
+        pin_init!(Self {
+            maps <- new_mutex!(Map::new()),
+            current <- new_spinlock_irq!(None),
+            parity: Atomic::new(0),
+            counts,
+            draining <- new_mutex!(()),
+        })
+    }
+
+    /// The current snapshot, made if there is none.
+    fn table(&self) -> Result<Arc<Table>> {
+        if let Some(table) = &*self.current.lock() {
+            return Ok(table.clone());
+        }
+        let maps = self.maps.lock();
+        if let Some(table) = &*self.current.lock() {
+            return Ok(table.clone());
+        }
+        let [even, odd] = &self.counts;
+        let count = if self.parity.load(Relaxed) == 0 {
+            even
+        } else {
+            odd
+        };
+        let table = Arc::new(Table::new(&maps, count.clone())?, GFP_KERNEL)?;
+        *self.current.lock() = Some(table.clone());
+        Ok(table)
+    }
+
+    /// Lets the next view take a new snapshot. To be called with `maps` locked.
+    fn outdate(&self) {
+        let old = self.current.lock().take();
+        drop(old);
+    }
+
+    /// Waits until all snapshots taken so far are gone.
+    fn drain(&self) {
+        let _draining = self.draining.lock();
+        let parity = {
+            let _maps = self.maps.lock();
+            self.outdate();
+            let parity = self.parity.load(Relaxed);
+            self.parity.store(parity ^ 1, Relaxed);
+            parity
+        };
+        let [even, odd] = &self.counts;
+        let old = if parity == 0 { even } else { odd };
+        if !old.wait(DRAIN_MS) {
+            static STUCK: RateLimit = RateLimit::new();
+            if STUCK.allow() {
+                pr_warn!(
+                    "a device still uses memory {} s after its unmap\n",
+                    DRAIN_MS / 1000
+                );
+            }
+        }
+    }
+}

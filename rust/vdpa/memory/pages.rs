@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! References to the pages behind a map.
+
+use core::ptr::NonNull;
+
+use kernel::{
+    page::PAGE_SHIFT,
+    prelude::*, //
+};
+
+/// Physical memory that stays where it is for as long as this value lives.
+///
+/// # Invariants
+///
+/// - A reference is held to every folio that has a page in the first `held` of the pages from
+///   number `first` on, as often as [`Pages::get`] took one.
+/// - `held` covers `host` and the `size` bytes from there, which are the memory in the kernel's
+///   direct map.
+pub(super) struct Pages {
+    first: usize,
+    held: usize,
+    host: NonNull<u8>,
+    size: u64,
+}
+
+// SAFETY: References to pages belong to no task, and neither does the direct map.
+unsafe impl Send for Pages {}
+// SAFETY: As above; nothing changes while the value is shared.
+unsafe impl Sync for Pages {}
+
+impl Pages {
+    /// Takes references to the pages of the `size` bytes at physical address `pa`.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if the range is empty or wraps around, or a page is no memory; `ENOMEM` if a page
+    /// has too many references.
+    ///
+    /// # Safety
+    ///
+    /// The caller must hold references to these pages.
+    pub(super) unsafe fn hold(pa: u64, size: u64) -> Result<Self> {
+        let last = size
+            .checked_sub(1)
+            .and_then(|length| pa.checked_add(length))
+            .ok_or(EINVAL)?;
+        let first = usize::try_from(pa >> PAGE_SHIFT)?;
+        let count = usize::try_from(last >> PAGE_SHIFT)? - first + 1;
+
+        // SAFETY: Any number may be asked about.
+        let host = unsafe { vdpa_bindings::rust_vdpa_phys_to_virt(pa) };
+        let mut pages = Self {
+            first,
+            held: 0,
+            host: NonNull::new(host.cast()).ok_or(EINVAL)?,
+            size,
+        };
+        while pages.held < count {
+            // On an error, what is held so far is given back by `drop`.
+            // SAFETY: By the function requirements the page is in use.
+            let more = unsafe {
+                vdpa_bindings::rust_vdpa_folio_get(first + pages.held, count - pages.held)
+            };
+            if more == 0 {
+                return Err(ENOMEM);
+            }
+            pages.held += more;
+        }
+        // INVARIANT: All of the pages are held, and memory that has pages is in the direct map.
+        Ok(pages)
+    }
+
+    /// Where the kernel sees the first byte.
+    pub(super) fn host(&self) -> NonNull<u8> {
+        self.host
+    }
+
+    /// How many bytes there are. Not 0.
+    pub(super) fn size(&self) -> u64 {
+        self.size
+    }
+}
+
+impl Drop for Pages {
+    fn drop(&mut self) {
+        let mut given = 0;
+        while given < self.held {
+            // SAFETY: By the type invariant a reference to this folio is held. With it, the folio
+            // was not split or merged, so that the same steps are taken as in `hold`.
+            given += unsafe {
+                vdpa_bindings::rust_vdpa_folio_put(self.first + given, self.held - given)
+            };
+        }
+    }
+}

@@ -1,0 +1,290 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Access to an address space.
+
+use core::{
+    cell::Cell,
+    ptr::NonNull, //
+};
+
+use kernel::{
+    bindings,
+    sync::{
+        atomic::{
+            atomic_load,
+            atomic_store,
+            Acquire,
+            Release, //
+        },
+        barrier,
+        Arc, //
+    }, //
+};
+
+use virtio::{
+    memory::{
+        Access,
+        Fault,
+        Memory, //
+    },
+    ring::Segment, //
+};
+
+use super::table::Table;
+
+/// A snapshot of an address space, and the way to the memory in it.
+///
+/// The other side of the memory changes it at the same time, so nothing here makes a reference to
+/// it; bytes are copied, 16-bit values loaded and stored.
+///
+/// A view is for one task. Whatever it does works in atomic context too.
+pub struct View {
+    table: Arc<Table>,
+    /// Every address is the physical address of the same number.
+    everything: bool,
+    /// Where a map was found lately, by a few bits of the address.
+    cache: [Cell<u32>; Self::CACHE],
+}
+
+/// Some bytes of memory, in one piece.
+///
+/// # Invariants
+///
+/// `host` points to `len` bytes, for as long as the view it came from lives. `len` is not 0.
+#[derive(Clone, Copy)]
+pub(crate) struct Piece {
+    pub(crate) host: NonNull<u8>,
+    pub(crate) len: usize,
+}
+
+impl View {
+    const CACHE: usize = 8;
+
+    /// How many bits of an address do not count for the cache. 2 MiB: what different rings and
+    /// buffers are likely not to share.
+    const CACHE_SHIFT: u32 = 21;
+
+    /// Sparse memory comes and goes in sections; those are never smaller.
+    const SECTION: u64 = 2 << 20;
+
+    pub(super) fn new(table: Arc<Table>, everything: bool) -> Self {
+        Self {
+            table,
+            everything,
+            cache: Default::default(),
+        }
+    }
+
+    /// The memory from `addr` on, up to `max` bytes, which are not 0.
+    pub(crate) fn piece(&self, addr: u64, max: usize, access: Access) -> Result<Piece, Fault> {
+        let fault = Fault { addr, access };
+        if self.everything {
+            return Self::physical(addr, max).ok_or(fault);
+        }
+        // CAST: Only the lower bits matter.
+        let slot = (addr >> Self::CACHE_SHIFT) as usize % Self::CACHE;
+        let cached = self.cache.get(slot).ok_or(fault)?;
+        let entry = match self.table.get(cached.get() as usize) {
+            Some(entry) if entry.contains(addr) => entry,
+            _ => {
+                let index = self.table.find(addr).ok_or(fault)?;
+                // CAST: A number that does not fit just makes the cache miss.
+                cached.set(index as u32);
+                self.table.get(index).ok_or(fault)?
+            }
+        };
+        if !entry.permits(access == Access::Write) {
+            return Err(fault);
+        }
+        let (host, len) = entry.host(addr).ok_or(fault)?;
+        // INVARIANT: The map says that there are `len` bytes.
+        Ok(Piece {
+            host,
+            len: usize::try_from(len).unwrap_or(usize::MAX).min(max),
+        })
+    }
+
+    /// As [`Self::piece`], if an address is that of physical memory.
+    fn physical(addr: u64, max: usize) -> Option<Piece> {
+        // SAFETY: Any number may be asked about.
+        let host = unsafe { vdpa_bindings::rust_vdpa_phys_to_virt(addr) };
+        let rest = Self::SECTION - addr % Self::SECTION;
+        // INVARIANT: There is memory at `addr`, so there is up to the end of the section.
+        Some(Piece {
+            host: NonNull::new(host.cast())?,
+            // CAST: At most 2 MiB.
+            len: max.min(rest as usize),
+        })
+    }
+
+    /// Calls `f` with the pieces of `len` bytes at `addr`, one after the other, but only if all of
+    /// them can be accessed.
+    pub(super) fn pieces(
+        &self,
+        addr: u64,
+        len: usize,
+        access: Access,
+        mut f: impl FnMut(Piece),
+    ) -> Result<(), Fault> {
+        if len == 0 {
+            return Ok(());
+        }
+        let piece = self.piece(addr, len, access)?;
+        if piece.len == len {
+            f(piece);
+            return Ok(());
+        }
+        self.walk(addr, len, access, |_| ())?;
+        self.walk(addr, len, access, f)
+    }
+
+    /// Calls `f` with the pieces of `len` bytes at `addr`, one after the other.
+    fn walk(
+        &self,
+        mut addr: u64,
+        mut len: usize,
+        access: Access,
+        mut f: impl FnMut(Piece),
+    ) -> Result<(), Fault> {
+        while len > 0 {
+            let piece = self.piece(addr, len, access)?;
+            f(piece);
+            len -= piece.len;
+            if len > 0 {
+                addr = addr
+                    .checked_add(piece.len as u64)
+                    .ok_or(Fault { addr, access })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies `to.len()` bytes out of `segments`, beginning at byte `at` of them taken together.
+    ///
+    /// # Errors
+    ///
+    /// A [`Fault`] as [`Memory::read`], or if the segments are too short. Some bytes may have been
+    /// copied.
+    pub fn read_at(&self, segments: &[Segment], at: usize, mut to: &mut [u8]) -> Result<(), Fault> {
+        let mut cursor = Cursor::new(segments, at);
+        while !to.is_empty() {
+            let (addr, len) = cursor.next(to.len()).ok_or(Fault::read(0))?;
+            let (head, tail) = to.split_at_mut(len);
+            self.read(addr, head)?;
+            to = tail;
+        }
+        Ok(())
+    }
+
+    /// Copies `from` into `segments`, beginning at byte `at` of them taken together.
+    ///
+    /// # Errors
+    ///
+    /// A [`Fault`] as [`Memory::write`], or if the segments are too short. Some bytes may have been
+    /// copied.
+    pub fn write_at(&self, segments: &[Segment], at: usize, mut from: &[u8]) -> Result<(), Fault> {
+        let mut cursor = Cursor::new(segments, at);
+        while !from.is_empty() {
+            let (addr, len) = cursor.next(from.len()).ok_or(Fault::write(0))?;
+            let (head, tail) = from.split_at(len);
+            self.write(addr, head)?;
+            from = tail;
+        }
+        Ok(())
+    }
+
+    /// Where the 16-bit value at `addr` is.
+    fn word(&self, addr: u64, access: Access) -> Result<*mut i16, Fault> {
+        let fault = Fault { addr, access };
+        let piece = self.piece(addr, 2, access)?;
+        let host = piece.host.as_ptr().cast::<i16>();
+        // A map may put an even address at an odd place, too.
+        if piece.len < 2 || addr % 2 != 0 || !host.is_aligned() {
+            return Err(fault);
+        }
+        Ok(host)
+    }
+}
+
+impl Memory for View {
+    fn read(&self, addr: u64, to: &mut [u8]) -> Result<(), Fault> {
+        let mut at = to.as_mut_ptr();
+        self.pieces(addr, to.len(), Access::Read, |piece| {
+            // SAFETY: The pieces are together as long as `to`, so `at` stays within it. `memcpy`
+            // is C's, for which it is nothing new that the source changes under it.
+            unsafe {
+                bindings::memcpy(at.cast(), piece.host.as_ptr().cast(), piece.len);
+                at = at.add(piece.len);
+            }
+        })
+    }
+
+    fn write(&self, addr: u64, from: &[u8]) -> Result<(), Fault> {
+        let mut at = from.as_ptr();
+        self.pieces(addr, from.len(), Access::Write, |piece| {
+            // SAFETY: The pieces are together as long as `from`, so `at` stays within it. As for
+            // reading, both sides may write at once.
+            unsafe {
+                bindings::memcpy(piece.host.as_ptr().cast(), at.cast(), piece.len);
+                at = at.add(piece.len);
+            }
+        })
+    }
+
+    fn load_u16(&self, addr: u64) -> Result<u16, Fault> {
+        let word = self.word(addr, Access::Read)?;
+        // SAFETY: There are two bytes at `word`, which is aligned. Everybody else accesses them by
+        // the processor's loads and stores.
+        let value: i16 = unsafe { atomic_load(word, Acquire) };
+        // CAST: The same 16 bits.
+        Ok(value as u16)
+    }
+
+    fn store_u16(&self, addr: u64, value: u16) -> Result<(), Fault> {
+        let word = self.word(addr, Access::Write)?;
+        // SAFETY: As for loading.
+        // CAST: The same 16 bits.
+        unsafe { atomic_store(word, value as i16, Release) };
+        Ok(())
+    }
+
+    fn fence(&self) {
+        barrier::smp_mb(barrier::Full);
+    }
+}
+
+/// A place in a list of segments.
+pub(crate) struct Cursor<'a> {
+    segments: &'a [Segment],
+    /// Byte in the first of `segments`.
+    at: usize,
+}
+
+impl<'a> Cursor<'a> {
+    /// Byte `at` of `segments`.
+    pub(crate) fn new(segments: &'a [Segment], at: usize) -> Self {
+        Self { segments, at }
+    }
+
+    /// The next address, and for how many bytes it goes on from there: at most `max`, which is not
+    /// 0. Moves behind them.
+    pub(crate) fn next(&mut self, max: usize) -> Option<(u64, usize)> {
+        loop {
+            let (segment, rest) = self.segments.split_first()?;
+            let len = segment.len as usize;
+            if self.at < len {
+                let addr = segment.addr.checked_add(self.at as u64)?;
+                let len = max.min(len - self.at);
+                self.at += len;
+                return Some((addr, len));
+            }
+            self.at -= len;
+            self.segments = rest;
+        }
+    }
+
+    /// Moves back by `len` bytes that the last call of [`Self::next`] moved over.
+    pub(crate) fn back(&mut self, len: usize) {
+        self.at -= len;
+    }
+}

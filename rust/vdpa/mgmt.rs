@@ -1,0 +1,342 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Management devices: what the `vdpa` tool adds devices with.
+//!
+//! C header: [`include/linux/vdpa.h`](srctree/include/linux/vdpa.h), `struct vdpa_mgmt_dev`
+
+use core::ptr::NonNull;
+
+use kernel::{
+    bindings,
+    build_error,
+    device,
+    error::{
+        from_err_ptr,
+        from_result,
+        to_result,
+        VTABLE_DEFAULT_ERROR, //
+    },
+    ffi::{
+        c_char,
+        c_int, //
+    },
+    prelude::*,
+    sync::Arc,
+    types::Opaque, //
+};
+
+use vdpa_bindings::{
+    vdpa_dev_set_config,
+    vdpa_device,
+    vdpa_mgmt_dev,
+    vdpa_mgmtdev_ops,
+    virtio_device_id, //
+};
+
+use crate::{
+    count::{
+        Count,
+        Counted, //
+    },
+    device::Unregistered,
+    Device,
+    Operations,
+    Setup, //
+};
+
+/// What the administrator wants of a device. Attributes that were not given are `None`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Config {
+    /// The MAC address.
+    pub mac: Option<[u8; 6]>,
+    /// The MTU in bytes, as the device shows it to its driver.
+    pub mtu: Option<u16>,
+    /// The number of pairs of data virtqueues. Not 0.
+    pub max_vq_pairs: Option<u16>,
+    /// The virtio features to offer, exactly.
+    pub features: Option<u64>,
+}
+
+impl Config {
+    fn from_raw(raw: &vdpa_dev_set_config) -> Self {
+        let given = |attribute: u32| raw.mask & (1 << attribute) != 0;
+        Self {
+            mac: given(vdpa_bindings::VDPA_ATTR_DEV_NET_CFG_MACADDR).then_some(raw.net.mac),
+            mtu: given(vdpa_bindings::VDPA_ATTR_DEV_NET_CFG_MTU).then_some(raw.net.mtu),
+            max_vq_pairs: given(vdpa_bindings::VDPA_ATTR_DEV_NET_CFG_MAX_VQP)
+                .then_some(raw.net.max_vq_pairs),
+            features: given(vdpa_bindings::VDPA_ATTR_DEV_FEATURES).then_some(raw.device_features),
+        }
+    }
+}
+
+/// What a management device can do, as `vdpa mgmtdev show` has it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Attributes {
+    /// The virtio device ids of the devices it can add (virtio 1.3, 5).
+    pub device_ids: &'static [u32],
+    /// The virtio features its devices can offer.
+    pub supported_features: u64,
+    /// The greatest number of virtqueues of a device.
+    pub max_vqs: u32,
+    /// [`Config::mac`] may be given.
+    pub mac: bool,
+    /// [`Config::mtu`] may be given.
+    pub mtu: bool,
+    /// [`Config::max_vq_pairs`] may be given.
+    pub max_vq_pairs: bool,
+    /// [`Config::features`] may be given.
+    pub features: bool,
+}
+
+impl Attributes {
+    fn mask(&self) -> u64 {
+        [
+            (self.mac, vdpa_bindings::VDPA_ATTR_DEV_NET_CFG_MACADDR),
+            (self.mtu, vdpa_bindings::VDPA_ATTR_DEV_NET_CFG_MTU),
+            (
+                self.max_vq_pairs,
+                vdpa_bindings::VDPA_ATTR_DEV_NET_CFG_MAX_VQP,
+            ),
+            (self.features, vdpa_bindings::VDPA_ATTR_DEV_FEATURES),
+        ]
+        .iter()
+        .filter(|(offered, _)| *offered)
+        .fold(0, |mask, (_, attribute)| mask | 1 << attribute)
+    }
+}
+
+/// What a management device does.
+///
+/// The bus calls these one at a time. C has no place for a reason when adding fails but the number
+/// of the error, so a driver logs what the number does not say.
+#[vtable]
+pub trait Management: Send + Sync + Sized + 'static {
+    /// The devices.
+    type Device: Operations;
+
+    /// Makes a device. It is registered under `name` when this returns.
+    ///
+    /// # Errors
+    ///
+    /// Any; `EINVAL` for a combination that is not possible, `EOPNOTSUPP` for one the device does
+    /// not support.
+    fn dev_add(&self, name: &CStr, config: &Config) -> Result<(Setup, Arc<Self::Device>)>;
+
+    /// The device was registered. It may be in use already.
+    fn dev_added(&self, _dev: &Device<Self::Device>) {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// The device was unregistered: its users are gone, and none of its operations runs or will.
+    /// Here its threads are stopped, and what refers to its data in a circle is taken apart.
+    fn dev_removed(&self, _dev: &Device<Self::Device>) {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// Changes a device that may be in use. C lets only a MAC address through.
+    ///
+    /// # Errors
+    ///
+    /// Any.
+    fn dev_set_attr(&self, _dev: &Device<Self::Device>, _config: &Config) -> Result {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+}
+
+/// A management device, from its registration on.
+///
+/// When it is dropped, all of its devices are deleted, once their users have let go of them, and it
+/// waits until the last reference to one is gone. Keep it in the module, so that it is dropped
+/// before the module's code is gone.
+pub struct Registration<M: Management>(Pin<KBox<Inner<M>>>);
+
+/// # Invariants
+///
+/// `mdev` refers to `ids` and `parent`.
+#[repr(C)]
+#[pin_data]
+struct Inner<M: Management> {
+    /// Has to be the first member: `Inner::from_raw` relies on it.
+    #[pin]
+    mdev: Opaque<vdpa_mgmt_dev>,
+    management: M,
+    /// The devices of which a reference is left.
+    alive: Arc<Count>,
+    _ids: KVec<virtio_device_id>,
+    parent: Root,
+}
+
+// SAFETY: `mdev` is C's, which has a lock for it; the rest is `Send` or not changed.
+unsafe impl<M: Management> Send for Inner<M> {}
+// SAFETY: As above.
+unsafe impl<M: Management> Sync for Inner<M> {}
+
+impl<M: Management> Registration<M> {
+    /// Registers a management device, and the device of the same name that is the parent of those
+    /// that are added.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`, and what C reports if the name is taken.
+    pub fn new(name: &CStr, attributes: Attributes, management: M) -> Result<Self> {
+        let parent = Root::new(name, kernel::module::this_module::<M::OwnerModule>())?;
+
+        // A list that ends with id 0.
+        let mut ids = KVec::with_capacity(attributes.device_ids.len() + 1, GFP_KERNEL)?;
+        for &device in attributes.device_ids {
+            let vendor = VIRTIO_DEV_ANY_ID;
+            ids.push(virtio_device_id { device, vendor }, GFP_KERNEL)?;
+        }
+        ids.push(virtio_device_id::default(), GFP_KERNEL)?;
+
+        let mdev = vdpa_mgmt_dev {
+            device: parent.0.as_ptr(),
+            ops: &Inner::<M>::OPS,
+            id_table: ids.as_mut_ptr(),
+            config_attr_mask: attributes.mask(),
+            supported_features: attributes.supported_features,
+            max_supported_vqs: attributes.max_vqs,
+            ..Default::default()
+        };
+        let inner = KBox::pin_init(
+            try_pin_init!(Inner {
+                mdev <- Opaque::ffi_init(|to: *mut vdpa_mgmt_dev| {
+                    // SAFETY: The memory is ours and not initialised yet.
+                    unsafe { to.write(mdev) };
+                }),
+                management,
+                alive: Arc::new(Count::new(), GFP_KERNEL)?,
+                _ids: ids,
+                parent,
+            }? Error),
+            GFP_KERNEL,
+        )?;
+        // SAFETY: All members are set, and stay where they are until it is unregistered.
+        to_result(unsafe { vdpa_bindings::vdpa_mgmtdev_register(inner.mdev.get()) })?;
+        Ok(Self(inner))
+    }
+}
+
+impl<M: Management> Drop for Registration<M> {
+    fn drop(&mut self) {
+        // SAFETY: It was registered by `new`. C deletes all devices, which waits for their users.
+        unsafe { vdpa_bindings::vdpa_mgmtdev_unregister(self.0.mdev.get()) };
+
+        // Somebody may have a reference to a device yet, and its last one ends in our code.
+        while !self.0.alive.wait(10_000) {
+            pr_warn!("waiting for references to devices of a management device\n");
+        }
+        // The task that dropped the last reference may still be about to return from our code.
+        // SAFETY: No lock is held here.
+        unsafe { vdpa_bindings::rust_vdpa_synchronize_tasks() };
+    }
+}
+
+/// `VIRTIO_DEV_ANY_ID`
+const VIRTIO_DEV_ANY_ID: u32 = u32::MAX;
+
+impl<M: Management> Inner<M> {
+    const OPS: vdpa_mgmtdev_ops = vdpa_mgmtdev_ops {
+        dev_add: Some(Self::dev_add),
+        dev_del: Some(Self::dev_del),
+        dev_set_attr: if M::HAS_DEV_SET_ATTR {
+            Some(Self::dev_set_attr)
+        } else {
+            None
+        },
+    };
+
+    /// # Safety
+    ///
+    /// `mdev` must be the first member of a registered `Inner<M>`, for `'a`.
+    unsafe fn from_raw<'a>(mdev: *mut vdpa_mgmt_dev) -> &'a Self {
+        // SAFETY: By the function requirements.
+        unsafe { &*mdev.cast() }
+    }
+
+    unsafe extern "C" fn dev_add(
+        mdev: *mut vdpa_mgmt_dev,
+        name: *const c_char,
+        config: *const vdpa_dev_set_config,
+    ) -> c_int {
+        from_result(|| {
+            // SAFETY: C calls this for a registered management device.
+            let this = unsafe { Self::from_raw(mdev) };
+            // SAFETY: C passes a string that lives during this call.
+            let name = unsafe { CStr::from_char_ptr(name) };
+            // SAFETY: C passes a valid configuration.
+            let config = Config::from_raw(unsafe { &*config });
+
+            let (setup, data) = this.management.dev_add(name, &config)?;
+            let alive = Counted::new(this.alive.clone());
+            let dev =
+                Unregistered::<M::Device>::new(this.parent.device(), name, setup, data, alive)?;
+            // SAFETY: This is the `dev_add` operation of `mdev`.
+            let dev = unsafe { dev.register(mdev) }?;
+            if M::HAS_DEV_ADDED {
+                // The bus lock is held, so the device is not deleted meanwhile.
+                this.management.dev_added(dev);
+            }
+            Ok(0)
+        })
+    }
+
+    unsafe extern "C" fn dev_del(mdev: *mut vdpa_mgmt_dev, vdpa: *mut vdpa_device) {
+        // SAFETY: C calls this for a registered management device.
+        let this = unsafe { Self::from_raw(mdev) };
+        // SAFETY: C passes a device that was registered by `dev_add` of this management device.
+        let dev = unsafe { Unregistered::<M::Device>::unregister(vdpa) };
+        if M::HAS_DEV_REMOVED {
+            this.management.dev_removed(&dev);
+        }
+    }
+
+    unsafe extern "C" fn dev_set_attr(
+        mdev: *mut vdpa_mgmt_dev,
+        vdpa: *mut vdpa_device,
+        config: *const vdpa_dev_set_config,
+    ) -> c_int {
+        from_result(|| {
+            // SAFETY: C calls this for a registered management device.
+            let this = unsafe { Self::from_raw(mdev) };
+            // SAFETY: C passes a device that was registered by `dev_add` of this management
+            // device, and holds the lock without which it is not deleted.
+            let dev = unsafe { Device::from_raw(vdpa) };
+            // SAFETY: C passes a valid configuration.
+            let config = Config::from_raw(unsafe { &*config });
+            this.management.dev_set_attr(dev, &config)?;
+            Ok(0)
+        })
+    }
+}
+
+/// A device without a bus or a driver, which others have as their parent.
+///
+/// # Invariants
+///
+/// The pointer is from `root_device_register`.
+struct Root(NonNull<bindings::device>);
+
+impl Root {
+    fn new(name: &CStr, module: &'static ThisModule) -> Result<Self> {
+        // SAFETY: The name is copied, and the module is the one this code runs in.
+        let dev = from_err_ptr(unsafe {
+            bindings::__root_device_register(name.as_char_ptr(), module.as_ptr())
+        })?;
+        // INVARIANT: It was just registered.
+        Ok(Self(NonNull::new(dev).ok_or(ENOMEM)?))
+    }
+
+    fn device(&self) -> &device::Device {
+        // SAFETY: By the type invariant the device is valid as long as `self` is.
+        unsafe { device::Device::from_raw(self.0.as_ptr()) }
+    }
+}
+
+impl Drop for Root {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant, and it is not used after this.
+        unsafe { bindings::root_device_unregister(self.0.as_ptr()) };
+    }
+}

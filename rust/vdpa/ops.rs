@@ -1,0 +1,368 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a vDPA device does.
+//!
+//! C header: [`include/linux/vdpa.h`](srctree/include/linux/vdpa.h), `struct vdpa_config_ops`
+
+use core::ops::RangeInclusive;
+
+use kernel::{
+    build_error,
+    cpumask::Cpumask,
+    error::VTABLE_DEFAULT_ERROR,
+    mm::Mm,
+    prelude::*, //
+};
+
+use crate::{
+    iotlb::Iotlb,
+    stats::Stats,
+    Device, //
+};
+
+/// The state of a virtqueue that is not running: where the device goes on reading and writing.
+///
+/// Whether it is that of a split or a packed virtqueue follows from VIRTIO_F_RING_PACKED in the
+/// driver's features; C has the two in one union.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VqState {
+    /// The next entry of the available ring; for a packed virtqueue, the offset of the next
+    /// available descriptor, with the driver's wrap counter in bit 15.
+    pub avail: u16,
+    /// For a packed virtqueue, the offset of the next used descriptor, with the device's wrap
+    /// counter in bit 15. Without meaning for a split one.
+    pub used: u16,
+}
+
+impl VqState {
+    /// The state of a split virtqueue.
+    pub const fn split(avail: u16) -> Self {
+        Self { avail, used: 0 }
+    }
+
+    /// The state of a packed virtqueue, the wrap counters in bit 15 (virtio 1.3, 4.1.4.3).
+    pub const fn packed(avail: u16, used: u16) -> Self {
+        Self { avail, used }
+    }
+}
+
+/// A page whose stores ring the doorbell of a virtqueue, to be mapped into a guest.
+///
+/// C maps it only if the address is aligned to a page and the size is that of a page.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NotificationArea {
+    /// The physical address.
+    pub addr: u64,
+    /// The length in bytes. An area that is not to be mapped has none.
+    pub size: u64,
+}
+
+/// A range of the device's address space and the memory behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// The first IO virtual address.
+    pub iova: u64,
+    /// The length in bytes.
+    pub size: u64,
+    /// The physical address of the first byte.
+    pub pa: u64,
+    /// The device may read.
+    pub readable: bool,
+    /// The device may write.
+    pub writable: bool,
+}
+
+/// The operations of a vDPA device.
+///
+/// The type that implements this trait is the device's data; [`Device`] dereferences to it. All
+/// operations may be called at the same time as any other, except where one says otherwise.
+///
+/// An `index` is always less than the number of virtqueues the device was set up with, a `group`
+/// less than that of its groups and an `asid` less than that of its address spaces.
+///
+/// Operations with a default are optional. C sees only those that are implemented.
+#[vtable]
+pub trait Operations: Send + Sync + Sized + 'static {
+    /// The device works in software, on memory the crate gives it access to.
+    ///
+    /// Set it if and only if the device is set up by [`Setup::software`](crate::Setup::software).
+    /// The crate implements the mapping operations then.
+    const SOFTWARE: bool = false;
+
+    /// The device works on virtual addresses of the process that [`Self::bind_mm`] was called
+    /// with, and maps are made of those.
+    const USE_VA: bool = false;
+
+    /// Sets where the three areas of a virtqueue are: IO virtual addresses, not checked.
+    ///
+    /// # Errors
+    ///
+    /// Any, if the device cannot work there. The caller sees `EINVAL`.
+    fn set_vq_address(
+        dev: &Device<Self>,
+        index: u16,
+        desc: u64,
+        driver: u64,
+        device: u64,
+    ) -> Result;
+
+    /// Sets the size of a virtqueue, in entries. vhost-vdpa lets powers of two up to
+    /// [`Self::get_vq_num_max`] through.
+    fn set_vq_num(dev: &Device<Self>, index: u16, num: u32);
+
+    /// The driver made buffers available. May be called in atomic context, and at any time:
+    /// before the virtqueue is ready or the driver either.
+    fn kick_vq(dev: &Device<Self>, index: u16);
+
+    /// As [`Self::kick_vq`], with what the driver says about the ring when
+    /// VIRTIO_F_NOTIFICATION_DATA was negotiated: the next available index, for a packed virtqueue
+    /// the offset and the wrap counter in bit 15 (virtio 1.3, 2.9).
+    fn kick_vq_with_data(_dev: &Device<Self>, _index: u16, _next: u16) {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// The driver set a callback for a virtqueue, or took it away. The crate keeps the callback
+    /// itself; see [`Callbacks`](crate::Callbacks).
+    fn set_vq_cb(_dev: &Device<Self>, _index: u16, _set: bool) {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// Enables or disables a virtqueue. When it returns after disabling, the device does not use
+    /// the ring any more.
+    fn set_vq_ready(dev: &Device<Self>, index: u16, ready: bool);
+
+    /// Whether the virtqueue is enabled.
+    fn get_vq_ready(dev: &Device<Self>, index: u16) -> bool;
+
+    /// Sets the state a virtqueue starts from.
+    ///
+    /// # Errors
+    ///
+    /// Any, if the state is not possible or the virtqueue runs.
+    fn set_vq_state(dev: &Device<Self>, index: u16, state: VqState) -> Result;
+
+    /// The state a virtqueue would go on from.
+    ///
+    /// # Errors
+    ///
+    /// Any, if it is not known.
+    fn get_vq_state(dev: &Device<Self>, index: u16) -> Result<VqState>;
+
+    /// Fills in the statistics of a virtqueue.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Stats::put`], and any other; [`Stats::refuse`] gives a reason.
+    fn get_vendor_vq_stats(_dev: &Device<Self>, _index: u16, _stats: &mut Stats<'_>) -> Result {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// The page of a virtqueue's doorbell.
+    fn get_vq_notification(_dev: &Device<Self>, _index: u16) -> NotificationArea {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// The number of the interrupt that means used buffers of this virtqueue and nothing else, if
+    /// it has one. It does not change while the driver is ready.
+    fn get_vq_irq(_dev: &Device<Self>, _index: u16) -> Option<u32> {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// The greatest size of this virtqueue, in entries.
+    fn get_vq_size(_dev: &Device<Self>, _index: u16) -> u16 {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// The alignment of rings in bytes. A power of two.
+    fn get_vq_align(dev: &Device<Self>) -> u32;
+
+    /// The group a virtqueue belongs to. All virtqueues of a group share an address space.
+    fn get_vq_group(_dev: &Device<Self>, _index: u16) -> u32 {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// The group of the areas of a virtqueue, if other than that of its buffers.
+    fn get_vq_desc_group(_dev: &Device<Self>, _index: u16) -> u32 {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// The virtio features the device offers.
+    fn get_device_features(dev: &Device<Self>) -> u64;
+
+    /// Additional features of the vhost-vdpa interface the device offers (`VHOST_BACKEND_F_*`).
+    fn get_backend_features(_dev: &Device<Self>) -> u64 {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// The features the driver wants.
+    ///
+    /// C calls it with 0 before the first reading of the configuration space, for whatever driver,
+    /// and then possibly several times at once.
+    ///
+    /// # Errors
+    ///
+    /// Any, if the device cannot work with these.
+    fn set_driver_features(dev: &Device<Self>, features: u64) -> Result;
+
+    /// The features of the driver.
+    fn get_driver_features(dev: &Device<Self>) -> u64;
+
+    /// The greatest size of any virtqueue, in entries.
+    fn get_vq_num_max(dev: &Device<Self>) -> u16;
+
+    /// The smallest size of any virtqueue, in entries.
+    fn get_vq_num_min(_dev: &Device<Self>) -> u16 {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// The virtio device id (virtio 1.3, 5).
+    fn get_device_id(dev: &Device<Self>) -> u32;
+
+    /// The id of the vendor.
+    fn get_vendor_id(dev: &Device<Self>) -> u32;
+
+    /// The device status (virtio 1.3, 2.1).
+    fn get_status(dev: &Device<Self>) -> u8;
+
+    /// Sets the device status. Never 0, which is a reset.
+    fn set_status(dev: &Device<Self>, status: u8);
+
+    /// Resets the device. When it returns, the device uses no ring and no memory of the driver.
+    /// The crate then forgets the callbacks, and for a device in software puts all groups into
+    /// address space 0. Maps stay.
+    ///
+    /// # Errors
+    ///
+    /// Any, if the device did not stop.
+    fn reset(dev: &Device<Self>) -> Result;
+
+    /// As [`Self::reset`], for a user that relies on an old parent's habit: with `clean_map`, on
+    /// maps being dropped.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::reset`].
+    fn compat_reset(_dev: &Device<Self>, _clean_map: bool) -> Result {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// Stops the device so that its state can be read. When it returns, no ring is used any more.
+    ///
+    /// # Errors
+    ///
+    /// Any, if the device runs on.
+    fn suspend(_dev: &Device<Self>) -> Result {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// Lets a suspended device go on.
+    ///
+    /// # Errors
+    ///
+    /// Any, if it does not.
+    fn resume(_dev: &Device<Self>) -> Result {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// The length of the configuration space in bytes, conditional fields included.
+    fn get_config_size(dev: &Device<Self>) -> usize;
+
+    /// Reads the configuration space. The range lies within [`Self::get_config_size`]. Several
+    /// readers may come at once, but none while [`Self::set_config`], [`Self::set_status`] or
+    /// [`Self::reset`] runs.
+    fn get_config(dev: &Device<Self>, offset: usize, to: &mut [u8]);
+
+    /// Writes the configuration space. The range lies within [`Self::get_config_size`].
+    fn set_config(dev: &Device<Self>, offset: usize, from: &[u8]);
+
+    /// A number that changes whenever the configuration does.
+    fn get_generation(_dev: &Device<Self>) -> u32 {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// The addresses that can be mapped.
+    fn get_iova_range(_dev: &Device<Self>) -> RangeInclusive<u64> {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// Sets the processors the work for a virtqueue is best done on.
+    ///
+    /// # Errors
+    ///
+    /// Any, if that is not possible.
+    fn set_vq_affinity(_dev: &Device<Self>, _index: u16, _mask: &Cpumask) -> Result {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// The processors set last, if any were. The mask lives as long as the device.
+    fn get_vq_affinity(_dev: &Device<Self>, _index: u16) -> Option<&Cpumask> {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// Makes the whole of an address space what `map` says. For a device with an IOMMU of its own
+    /// that takes everything at once.
+    ///
+    /// The user's pages are gone from `map` and may be gone altogether when it is called.
+    ///
+    /// # Errors
+    ///
+    /// Any. The caller ignores it at the end of a batch.
+    fn set_map(_dev: &Device<Self>, _asid: u32, _map: &Iotlb) -> Result {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// Adds to an address space. For a device with an IOMMU of its own; [`Self::dma_unmap`] comes
+    /// with it. With [`Self::USE_VA`], `extent.pa` is a virtual address of the user.
+    ///
+    /// # Errors
+    ///
+    /// Any.
+    fn dma_map(_dev: &Device<Self>, _asid: u32, _extent: &Extent) -> Result {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// Removes from an address space. The pages are unpinned already.
+    ///
+    /// # Errors
+    ///
+    /// Any. The caller ignores it.
+    fn dma_unmap(_dev: &Device<Self>, _asid: u32, _iova: u64, _size: u64) -> Result {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// Puts an address space back into the state it had at first. A device that has it keeps its
+    /// maps over [`Self::reset`].
+    ///
+    /// # Errors
+    ///
+    /// Any. The caller ignores it.
+    fn reset_map(_dev: &Device<Self>, _asid: u32) -> Result {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// Puts a group of virtqueues into an address space. Not called while the driver is ready.
+    ///
+    /// A device in software need not implement it; if it does, it is called after the crate did
+    /// the move.
+    ///
+    /// # Errors
+    ///
+    /// Any.
+    fn set_group_asid(_dev: &Device<Self>, _group: u32, _asid: u32) -> Result {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// The user's address space, with [`Self::USE_VA`].
+    ///
+    /// # Errors
+    ///
+    /// Any.
+    fn bind_mm(_dev: &Device<Self>, _mm: &Mm) -> Result {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// The end of what [`Self::bind_mm`] began.
+    fn unbind_mm(_dev: &Device<Self>) {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+}
