@@ -366,8 +366,7 @@ impl Lifecycle {
             },
             Phase::Running => {
                 self.status &= value | !status::STOP_FAILED;
-                let failed = self.status & status::STOP_FAILED != 0;
-                if value & status::STOP != 0 && !failed {
+                if value & status::STOP != 0 && !self.stop_failure_shown() {
                     self.halt(true, &mut actions);
                 }
             }
@@ -394,6 +393,12 @@ impl Lifecycle {
     /// Returns whether `bit` is written and not shown.
     fn rises(&self, value: u8, bit: u8) -> bool {
         value & !self.status & bit != 0
+    }
+
+    /// Returns whether the driver has yet to clear a failure, before which nothing stops the
+    /// device but a reset.
+    fn stop_failure_shown(&self) -> bool {
+        self.status & status::STOP_FAILED != 0
     }
 
     /// Checks that the device can run.
@@ -504,6 +509,7 @@ impl Lifecycle {
         let mut actions = Actions::NONE;
         match self.phase {
             Phase::Idle => return Err(Refusal::NotRunning),
+            Phase::Running if self.stop_failure_shown() => return Err(Refusal::StopFailed),
             Phase::Running => self.halt(false, &mut actions),
             Phase::Stopping { .. } => return Err(Refusal::Stopping),
             Phase::Stopped => {}

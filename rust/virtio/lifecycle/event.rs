@@ -199,6 +199,8 @@ pub enum Refusal {
     NotRunning,
     /// The device is stopping.
     Stopping,
+    /// A stop has failed, and the driver has not cleared STOP_FAILED since.
+    StopFailed,
     /// The device has stopped: its configuration does not change.
     Stopped,
     /// The device needs a reset.
@@ -217,9 +219,11 @@ impl Refusal {
             | Self::LegacyRequired
             | Self::NoMap
             | Self::NotRunning => RefusalKind::Invalid,
-            Self::FeaturesFixed | Self::Running | Self::Stopping | Self::Stopped => {
-                RefusalKind::Busy
-            }
+            Self::FeaturesFixed
+            | Self::Running
+            | Self::Stopping
+            | Self::StopFailed
+            | Self::Stopped => RefusalKind::Busy,
             Self::BigEndian => RefusalKind::Unsupported,
             Self::Broken => RefusalKind::Broken,
         }
@@ -249,6 +253,7 @@ impl fmt::Display for Refusal {
             Self::Running => f.write_str("not while the device runs"),
             Self::NotRunning => f.write_str("the device does not run"),
             Self::Stopping => f.write_str("the device is stopping"),
+            Self::StopFailed => f.write_str("a failed stop was not cleared yet"),
             Self::Stopped => f.write_str("the device has stopped"),
             Self::Broken => f.write_str("the device needs a reset"),
         }

@@ -359,6 +359,7 @@ fn a_stop_that_failed_is_told_and_blocks_the_next_until_it_was_seen() {
         );
         assert_eq!(device.status(), 0x2f);
         assert_eq!(ok(&mut device, Event::SetStatus(0x3f)), Actions::NONE);
+        assert_eq!(device.handle(Event::Suspend), Err(Refusal::StopFailed));
 
         let seen = if by_call {
             Event::Resume

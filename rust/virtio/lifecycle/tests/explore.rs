@@ -78,7 +78,7 @@ fn number(monitor: &Monitor) -> usize {
     let mut number = usize::from(machine.status);
     let mut push = |value: usize, bits: u32| {
         assert!(value < 1 << bits);
-        number = number << bits | value;
+        number = (number << bits) | value;
     };
     let acknowledged = FEATURES
         .iter()

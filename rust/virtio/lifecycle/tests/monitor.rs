@@ -29,6 +29,8 @@ pub(super) struct Monitor {
     running: QueueSet,
     /// The executor owes the outcome of a stop.
     halting: bool,
+    /// That stop was asked for by the status field, at least in the end.
+    asked: bool,
     /// Queues whose rings have to be looked at when they start next: kicked while they did not
     /// run, configured, or stopped by anything but a reset.
     pub(super) owed: QueueSet,
@@ -40,6 +42,7 @@ impl Monitor {
             machine,
             running: QueueSet::EMPTY,
             halting: false,
+            asked: false,
             owed: QueueSet::EMPTY,
         }
     }
@@ -84,6 +87,8 @@ impl Monitor {
         // Only what runs is stopped, but for what a stop under way has not come to yet.
         if !self.halting {
             assert!(actions.stop.without(self.running).is_empty());
+        } else if resets || event == Event::Fault {
+            assert_eq!(actions.stop, before.ready);
         }
         let stopped = actions.stop.intersection(self.running);
         self.running = self.running.without(stopped);
@@ -102,6 +107,10 @@ impl Monitor {
             assert!(!self.halting, "stopped twice");
             assert!(self.running.is_empty(), "a stopped device runs nothing");
             self.halting = true;
+            self.asked = false;
+        }
+        if let Event::SetStatus(value) = event {
+            self.asked |= self.halting && value & status::STOP != 0;
         }
 
         assert!(
@@ -169,8 +178,15 @@ impl Monitor {
             assert!(event == Event::StopDone || late);
             assert!(actions.notify_config && self.machine.stopped());
         }
+        if event == Event::StopDone {
+            assert_eq!(came & status::STOP != 0, self.asked);
+        }
+        if event == Event::StopFailed {
+            assert_eq!(came & status::STOP_FAILED != 0, self.asked);
+        }
         if went & status::STOP != 0 {
-            assert!(event == Event::Resume || written & status::STOP == 0);
+            let cleared = written & (status::STOP | status::DRIVER_OK) == status::DRIVER_OK;
+            assert!(event == Event::Resume || cleared);
             assert!(!self.machine.stopped());
         }
         if came & status::STOP_FAILED != 0 {
@@ -179,9 +195,10 @@ impl Monitor {
         if went & status::STOP_FAILED != 0 {
             assert!(event == Event::Resume || written & status::STOP_FAILED == 0);
         }
-        // While a failure is shown, the status field stops nothing.
-        if new & status::STOP_FAILED != 0 && matches!(event, Event::SetStatus(_)) {
-            assert!(!actions.halt);
+        // While a failure is shown, the device runs on or breaks.
+        if new & status::STOP_FAILED != 0 {
+            assert!(!actions.halt && new & status::STOP == 0);
+            assert!(self.machine.broken() || self.machine.phase == Phase::Running);
         }
         if actions.refused.is_some() {
             let wanted = status::FEATURES_OK | status::DRIVER_OK;
@@ -282,18 +299,18 @@ impl Monitor {
 
 /// Says independently whether the features acknowledged can be served.
 fn acceptable(machine: &Lifecycle) -> bool {
-    let features = machine.acknowledged();
-    let legacy = features.bits() >> 32 & 1 == 0;
+    let acknowledges = |bit: u32| (machine.acknowledged().bits() >> bit) & 1 == 1;
+    let legacy = !acknowledges(32);
     let let_in = match machine.legacy() {
         Legacy::Off => !legacy,
         Legacy::Allow => true,
         Legacy::Require => legacy,
     };
-    let offered = machine.config.offered.bits() | 1 << 33;
-    let required = machine.config.required.bits();
+    let offers = |bit: u32| bit == 33 || (machine.config.offered.bits() >> bit) & 1 == 1;
+    let offered = (0..64).all(|bit| offers(bit) || !acknowledges(bit));
     // MQ without CTRL_VQ is the one choice that these tests make and the standard forbids.
-    let sensible = legacy || features.bits() >> 22 & 1 <= features.bits() >> 17 & 1;
-    let_in && features.bits() & !offered == 0 && required & !features.bits() == 0 && sensible
+    let sensible = legacy || acknowledges(17) || !acknowledges(22);
+    let_in && offered && sensible
 }
 
 /// Everything in a machine that can change.
