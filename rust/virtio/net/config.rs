@@ -203,8 +203,8 @@ impl ConfigSpace {
             ConfigWrite::ApplyUnlessProvisioned | ConfigWrite::Ignore => return None,
         };
 
-        let unwritten = self.layout.mac.iter_mut().skip(offset);
-        for (byte, &new) in unwritten.zip(from) {
+        let to = self.layout.mac.get_mut(offset..).unwrap_or(&mut []);
+        for (byte, &new) in to.iter_mut().zip(from) {
             *byte = new;
         }
 
