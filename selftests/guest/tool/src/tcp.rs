@@ -140,7 +140,10 @@ pub(crate) fn send(address: &str, job: Job) -> io::Result<()> {
     if wrong != 0 || taken != up.bytes || down.bytes != job.down {
         return Err(Error::new(
             ErrorKind::InvalidData,
-            format!("the server took {taken} of {} bytes, {wrong} wrong", up.bytes),
+            format!(
+                "the server took {taken} of {} bytes, {wrong} wrong",
+                up.bytes
+            ),
         ));
     }
     Ok(())

@@ -1,0 +1,273 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0
+"""Guests of every kind in QEMU on a vDPA device, with traffic to the host."""
+
+import os
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+
+# pylint: disable=wrong-import-position
+import ktap
+import qemu
+import traffic
+import vdpa
+
+MAC = "52:54:00:77:00:02"
+
+VERSION_1 = 32
+RING_PACKED = 34
+MQ = 22
+
+# What a device with packed rings is provisioned with: the usual bits of the
+# device (by default) and RING_PACKED.
+PACKED = 1 << RING_PACKED
+
+suite = ktap.Suite("guests")
+
+
+def device(mgmtdev, name="guestport", **attributes):
+    """A device for a guest."""
+    return vdpa.Device(mgmtdev, name, driver="vhost_vdpa", mac=MAC, **attributes)
+
+
+def offered(mgmtdev):
+    """Every feature the management device can provision."""
+    for name, entry in vdpa.show("mgmtdev", "show").get("mgmtdev", {}).items():
+        if name.split("/")[-1] == mgmtdev:
+            return entry.get("dev_features", [])
+    return []
+
+
+def report(lines):
+    """Prints what traffic.both_ways found."""
+    for name, text in lines:
+        ktap.say(f"{name}: {text}")
+
+
+def serve(port, dev, wanted=(), unwanted=(), pings=100, megabytes=8, **options):
+    """Boots a guest, checks its features, and lets traffic go both ways."""
+    with qemu.Guest(dev, **options) as guest:
+        guest.wait_boot()
+        features = guest.features()
+        ktap.say(f"features {sorted(features)}")
+        for bit in wanted:
+            assert bit in features, f"feature {bit} was not negotiated"
+        for bit in unwanted:
+            assert bit not in features, f"feature {bit} was negotiated"
+        mac = guest.get("cat /sys/class/net/eth0/address")
+        assert mac == MAC, mac
+        traffic.prepare(guest)
+        report(traffic.both_ways(guest, port, pings, megabytes))
+
+
+@suite.test(timeout=600)
+def kinds(mgmtdev):
+    """Legacy, transitional and modern guests in turn on one device."""
+    with traffic.HostPort(mgmtdev) as port, device(mgmtdev) as dev:
+        ktap.say("legacy")
+        serve(port, dev, card="disable-modern=on", unwanted=[VERSION_1])
+        ktap.say("transitional")
+        serve(port, dev, card="disable-legacy=off,disable-modern=off", wanted=[VERSION_1])
+        ktap.say("modern")
+        serve(port, dev, card="disable-legacy=on", wanted=[VERSION_1])
+        ktap.say("legacy again")
+        serve(port, dev, card="disable-modern=on", unwanted=[VERSION_1], megabytes=1)
+
+
+@suite.test(timeout=300)
+def packed(mgmtdev):
+    """Guest with packed rings on a device provisioned so."""
+    if "RING_PACKED" not in offered(mgmtdev):
+        raise ktap.Skip("the device has no packed rings")
+    with traffic.HostPort(mgmtdev) as port:
+        features = default_features(mgmtdev) | PACKED
+        with device(mgmtdev, device_features=hex(features)) as dev:
+            serve(port, dev, card="disable-legacy=on,packed=on", wanted=[VERSION_1, RING_PACKED])
+
+
+def default_features(mgmtdev):
+    """The bits a device offers that is provisioned with none."""
+    with vdpa.Device(mgmtdev, "probe", driver="vhost_vdpa") as dev:
+        return vhost_features(dev.path)
+
+
+def vhost_features(path):
+    """VHOST_GET_FEATURES of a vhost-vdpa device."""
+    import fcntl  # pylint: disable=import-outside-toplevel
+
+    with open(path, "r+b", buffering=0) as file:
+        buffer = bytearray(8)
+        fcntl.ioctl(file, 0x8008AF00, buffer)
+        return int.from_bytes(buffer, "little")
+
+
+@suite.test(timeout=300)
+def multiqueue(mgmtdev):
+    """Guest with two queue pairs, traffic on both."""
+    if "MQ" not in offered(mgmtdev):
+        raise ktap.Skip("the device has one queue pair only")
+    with traffic.HostPort(mgmtdev, max_vqp=2) as port, device(mgmtdev, max_vqp=2) as dev:
+        with qemu.Guest(dev, card="mq=on,vectors=6", backend="queues=2", cpus=2) as guest:
+            guest.wait_boot()
+            assert MQ in guest.features()
+            queues = guest.get("ls /sys/class/net/eth0/queues").split()
+            assert sorted(queues) == ["rx-0", "rx-1", "tx-0", "tx-1"], queues
+            traffic.prepare(guest)
+            report(traffic.both_ways(guest, port))
+            # The driver gives each processor a transmit queue of its own.
+            for cpu in (1, 2):
+                ktap.say(guest.get(
+                    f"taskset {cpu} guest-tool send {traffic.HOST}:{traffic.PORT}"
+                    " --up 4000000 --down 4000000", timeout=120))
+            interrupts = guest.get("cat /proc/interrupts")
+            for queue in ("input.0", "input.1"):
+                line = next(line for line in interrupts.splitlines() if queue in line)
+                taken = sum(int(word) for word in line.split()[1:3])
+                assert taken > 0, f"no interrupt of {queue}\n{interrupts}"
+
+
+@suite.test(timeout=300)
+def shadow(mgmtdev):
+    """Guest behind QEMU's shadow virtqueues."""
+    with traffic.HostPort(mgmtdev) as port, device(mgmtdev) as dev:
+        serve(port, dev, card="disable-legacy=on", backend="x-svq=on", wanted=[VERSION_1],
+              megabytes=4)
+
+
+@suite.test(timeout=300)
+def mac_change(mgmtdev):
+    """Guests, legacy and modern, change their MAC address."""
+    other = "52:54:00:77:00:99"
+    with traffic.HostPort(mgmtdev) as port, device(mgmtdev) as dev:
+        # Without the control command a legacy driver writes the address to
+        # the configuration space, byte by byte.
+        for card in ("disable-modern=on,ctrl_mac_addr=off", "disable-legacy=on"):
+            with qemu.Guest(dev, card=card) as guest:
+                guest.wait_boot()
+                # What one guest changed, the next one does not find.
+                assert guest.get("cat /sys/class/net/eth0/address") == MAC
+                guest.run(f"ip link set eth0 address {other}")
+                traffic.prepare(guest)
+                assert guest.get("cat /sys/class/net/eth0/address") == other
+                report(traffic.both_ways(guest, port, megabytes=1))
+
+
+@suite.test(timeout=300)
+def reboot(mgmtdev):
+    """Driver unbound and bound again while the guest runs."""
+    with traffic.HostPort(mgmtdev) as port, device(mgmtdev) as dev:
+        with qemu.Guest(dev) as guest:
+            guest.wait_boot()
+            for _ in range(3):
+                guest.run(
+                    "set -e; dev=$(basename $(readlink /sys/class/net/eth0/device));"
+                    "echo $dev >/sys/bus/virtio/drivers/virtio_net/unbind;"
+                    "echo $dev >/sys/bus/virtio/drivers/virtio_net/bind")
+                guest.configure(f"{traffic.GUEST}/{traffic.PREFIX}")
+                sent, received = traffic.guest_ping(guest, 20)
+                assert sent == received == 20, f"{received} of {sent}"
+            traffic.serve(guest)
+            report(traffic.both_ways(guest, port, megabytes=1))
+
+
+@suite.test(timeout=400)
+def stop_and_continue(mgmtdev):
+    """stop and cont while traffic goes, legacy and modern."""
+    with traffic.HostPort(mgmtdev) as port, device(mgmtdev) as dev:
+        for card in ("disable-modern=on", "disable-legacy=on"):
+            with qemu.Guest(dev, card=card) as guest:
+                guest.wait_boot()
+                traffic.prepare(guest)
+                with traffic.Stream(guest, port) as stream:
+                    for _ in range(5):
+                        guest.monitor.command("stop")
+                        guest.monitor.wait("STOP")
+                        assert guest.monitor.command("query-status")["status"] == "paused"
+                        guest.monitor.command("cont")
+                        guest.monitor.wait("RESUME")
+                        guest.run("true")
+                    line, (sent, received) = stream.finish(guest)
+                ktap.say(f"{card}: {line}; {received} of {sent} pings answered")
+                assert received >= sent - 1, f"{sent - received} pings lost"
+                report(traffic.both_ways(guest, port, megabytes=1))
+
+
+def migrate(source, target, folder):
+    """Moves the guest from one QEMU to another; QEMU's account of it."""
+    for guest in (source, target):
+        guest.monitor.command(
+            "migrate-set-capabilities",
+            capabilities=[{"capability": "events", "state": True}],
+        )
+    uri = f"unix:{folder}/migration"
+    target.monitor.command("migrate-incoming", uri=uri)
+    source.monitor.command("migrate-set-parameters", **{"downtime-limit": 2000})
+    source.monitor.command("migrate", uri=uri)
+    while True:
+        event = source.monitor.wait("MIGRATION", timeout=180)
+        status = event["data"]["status"]
+        if status == "completed":
+            break
+        assert status not in ("failed", "cancelled"), source.monitor.command("query-migrate")
+    target.monitor.wait("RESUME", timeout=60)
+    return source.monitor.command("query-migrate")
+
+
+@suite.test(timeout=500)
+def live_migration(mgmtdev):
+    """Live migration between two QEMU processes and devices, with traffic."""
+    for card in ("disable-modern=on", "disable-legacy=on"):
+        with traffic.HostPort(mgmtdev) as port, device(mgmtdev) as here, device(
+            mgmtdev, name="target"
+        ) as there, qemu.Guest(here, card=card) as source:
+            source.wait_boot()
+            traffic.prepare(source)
+            with qemu.Guest(there, card=card, incoming=True) as target:
+                with traffic.Stream(source, port) as stream:
+                    result = migrate(source, target, target.folder)
+                    # The guest lives on, and so does its connection.
+                    assert target.get("echo alive") == "alive"
+                    line, (sent, received) = stream.finish(target)
+                ktap.say(f"{card}: downtime {result.get('downtime')} ms; {line};"
+                         f" {received} of {sent} pings answered")
+                assert received >= sent - 1 - lost_in(result), f"{sent - received} pings lost"
+                source.__exit__()
+                report(traffic.both_ways(target, port, megabytes=1))
+
+
+def lost_in(result):
+    """Pings sent every 100 ms that may have met no running guest."""
+    return 2 + result.get("downtime", 0) // 100
+
+
+@suite.test(timeout=300)
+def removal(mgmtdev):
+    """Device deleted under a running guest: QEMU lives, the host too."""
+    dev = device(mgmtdev)
+    dev.__enter__()
+    gone = False
+    try:
+        with qemu.Guest(dev) as guest:
+            guest.wait_boot()
+            # vhost-vdpa lets nothing be removed while it is open, so the
+            # removal must wait, and end when QEMU does.
+            delete = vdpa.subprocess.Popen(["vdpa", "dev", "del", dev.name])
+            try:
+                guest.run("ip link set eth0 up")
+                assert delete.poll() is None, "deleted while in use"
+            finally:
+                guest.__exit__()
+            assert delete.wait(60) == 0
+            gone = True
+    finally:
+        if not gone:
+            dev.__exit__()
+
+
+if __name__ == "__main__":
+    options = ktap.arguments(__doc__).parse_args()
+    if not vdpa.exists(options.mgmtdev):
+        print(f"1..0 # SKIP no management device {options.mgmtdev}")
+        ktap.exit_with(ktap.EXIT_SKIP)
+    ktap.exit_with(suite.run(options.mgmtdev, only=options.only))

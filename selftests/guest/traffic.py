@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Traffic between a guest and the host's port, in both directions."""
+
+import re
+import signal
+
+import qemu
+import vdpa
+
+HOST = "10.77.0.1"
+GUEST = "10.77.0.2"
+PREFIX = "24"
+PORT = 5001
+
+
+class HostPort:
+    """A device of the host's own, bound to virtio_vdpa, in a namespace.
+
+    A namespace keeps the host from answering its own packets by the short
+    way, and a server of the traffic tool runs in it all the time.
+    """
+
+    def __init__(self, mgmtdev, name="hostport", **attributes):
+        self.device = vdpa.Device(mgmtdev, name, **attributes)
+        self.namespace = vdpa.Namespace(name)
+        self.server = None
+
+    def __enter__(self):
+        self.device.__enter__()
+        try:
+            self.namespace.__enter__()
+            self.device.bind("virtio_vdpa")
+            self.namespace.take(self.device.netdev, f"{HOST}/{PREFIX}")
+            self.server = self.namespace.background(qemu.TOOL, "serve", f"0.0.0.0:{PORT}")
+            process = self.server.__enter__()
+            line = process.stdout.readline()
+            assert line.startswith("listening"), line
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        if self.server:
+            self.server.__exit__(None, None, None)
+        # The interface must be back before the namespace goes, or it would
+        # come back by itself while the device is being deleted.
+        self.device.bind(None)
+        self.namespace.__exit__()
+        self.device.__exit__()
+
+    def ping(self, count, size=56):
+        """Pings the guest as fast as it answers: (sent, received)."""
+        output = self.namespace.run(
+            "ping", "-f", "-q", "-n", "-c", count, "-s", size, "-w", 60, GUEST,
+            check=False, timeout=90,
+        ).stdout
+        return counts(output)
+
+    def send(self, up, down):
+        """TCP both ways at once, from the host; a line about it."""
+        words = [qemu.TOOL, "send", f"{GUEST}:{PORT}", "--up", up, "--down", down]
+        return self.namespace.run(*words, timeout=180).stdout.strip()
+
+
+def counts(output):
+    """Packets sent and received, from what ping printed."""
+    match = re.search(r"(\d+) packets transmitted, (\d+) (?:packets )?received", output)
+    assert match, f"ping printed: {output}"
+    return int(match[1]), int(match[2])
+
+
+def prepare(guest):
+    """Gives the guest its address and starts its server."""
+    guest.configure(f"{GUEST}/{PREFIX}")
+    serve(guest)
+
+
+def serve(guest):
+    """Starts the server in the guest."""
+    guest.run(f"guest-tool serve 0.0.0.0:{PORT} >/tmp/serve 2>&1 & "
+              "until grep -q listening /tmp/serve; do usleep 10000; done")
+
+
+def guest_ping(guest, count, size=56):
+    """Pings the host from the guest: (sent, received)."""
+    output = guest.run(f"ping -A -q -c {count} -s {size} -w 60 {HOST}",
+                       check=False, timeout=90)[1]
+    return counts(output)
+
+
+def guest_send(guest, up, down):
+    """TCP both ways at once, from the guest; a line about it."""
+    return guest.get(f"guest-tool send {HOST}:{PORT} --up {up} --down {down}", timeout=180)
+
+
+def both_ways(guest, port, pings=100, megabytes=8):
+    """Pings and TCP from each side.  Returns lines for a report.
+
+    Fails if a single ping is lost or a byte arrives wrong.
+    """
+    size = megabytes << 20
+    report = []
+    for name, ping in (("host to guest", port.ping), ("guest to host", lambda *a: guest_ping(guest, *a))):
+        for length in (56, 1400):
+            sent, received = ping(pings, length)
+            report.append((f"ping {name}, {length} bytes", f"{received} of {sent} answered"))
+            assert sent == received == pings, f"ping {name}, {length} bytes: {received} of {sent}"
+    report.append(("TCP opened by the guest", guest_send(guest, size, size)))
+    report.append(("TCP opened by the host", port.send(size, size)))
+    return report
+
+
+class Stream:
+    """Traffic that goes on until it is told to end: TCP from the guest to
+    the host, and pings from the host.
+    """
+
+    def __init__(self, guest, port):
+        self.guest = guest
+        self.port = port
+        self.pings = None
+        self.ping = None
+
+    def __enter__(self):
+        self.guest.run(
+            "rm -f /tmp/stop /tmp/done; mkfifo /tmp/done; "
+            f"{{ guest-tool send {HOST}:{PORT} --until /tmp/stop >/tmp/stream 2>&1; "
+            "echo $? >/tmp/done; } >/dev/null 2>&1 &"
+        )
+        self.pings = self.port.namespace.background("ping", "-n", "-i", "0.1", "-O", GUEST)
+        self.ping = self.pings.__enter__()
+        # It runs once an answer is there.
+        for line in self.ping.stdout:
+            if "bytes from" in line:
+                break
+        return self
+
+    def __exit__(self, *_):
+        self.pings.__exit__(None, None, None)
+
+    def finish(self, guest):
+        """Ends the traffic, in `guest` now.  Returns the stream's line and
+        (sent, received) of the pings."""
+        line = guest.get(
+            "touch /tmp/stop; read status </tmp/done; cat /tmp/stream; exit $status", timeout=120
+        )
+        self.ping.send_signal(signal.SIGINT)
+        output = self.ping.communicate(timeout=20)[0]
+        return line, counts(output)
