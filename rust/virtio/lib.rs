@@ -8,7 +8,7 @@
 
 #![cfg_attr(not(test), no_std)]
 // Kbuild gives every crate `no_std`, cargo none.
-#![allow(unused_attributes)]
+#![allow(unused_attributes, clippy::duplicated_attributes)]
 #![forbid(unsafe_code)]
 
 pub mod byte_order;
