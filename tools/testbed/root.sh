@@ -126,7 +126,7 @@ make_root() {
 		"linux-source-$series=$version" ||
 		die "could not install the packages of the root."
 	# The virtual machine has no init system to be powered off by.
-	ln -s /bin/busybox "$tmp/usr/local/sbin/poweroff"
+	ln -s /bin/busybox "$tmp/usr/local/bin/poweroff"
 	in_tree "$tmp" - apt-get clean
 	echo "$release" >"$tmp/.kernel"
 	: >"$tmp/.whole"
