@@ -9,6 +9,8 @@ export KERNEL ?=
 export RUST_VDPA_CACHE ?=
 # Mirror of the Debian archive (default: the one this machine uses).
 export MIRROR ?=
+# Suites of selftests to run instead of all (for test).
+export TESTS ?=
 
 testbed := tools/testbed
 modules := build/modules
@@ -82,4 +84,5 @@ help:
 	@echo '  KVER=VERSION    with install: for another kernel than the running one'
 	@echo '  RUST_VDPA_CACHE=DIR   where roots and kernels are kept'
 	@echo '  RUST_VDPA_ACCEL=kvm|tcg   instead of finding out'
+	@echo '  TESTS=SUITE     with test: only that suite of selftests'
 	@echo '  MIRROR=URL      mirror of the Debian archive'

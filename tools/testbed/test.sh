@@ -38,7 +38,7 @@ count_ktap() {
 
 log=$build/log/cargo-test.log
 step "$log" "tests of the pure crates" \
-	in_tree "$root" "$tree" cargo test --workspace --release --no-fail-fast || broken=1
+	in_tree "$root" "$tree" cargo test --workspace --locked --no-fail-fast || broken=1
 count_cargo "$log"
 
 step "$build/log/selftests-build.log" "build the selftests" \

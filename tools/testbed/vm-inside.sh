@@ -8,12 +8,12 @@ set -euo pipefail
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 TERM=${TERM:-vt100}
 cd /src
 
-modprobe -a vhost_vdpa virtio_vdpa virtio_net 
+modprobe -a vhost_vdpa virtio_vdpa virtio_net
 # Guests inside use KVM; it is there if the processor has the extension.
 modprobe -q kvm_amd || modprobe -q kvm_intel || true
 
 for module in build/modules/*.ko; do
 	[ -e "$module" ] || continue
-	[ -n "${VM_NO_MODULES:-}" ] || insmod "$module"
+	insmod "$module"
 done
 exec "$@"
