@@ -9,6 +9,8 @@
 //! Learning is per VLAN (IEEE 802.1Q, independent VLAN learning), so the same address may live on
 //! different ports in different VLANs.
 
+use core::ops::DerefMut;
+
 /// A MAC address in transmission order.
 pub(crate) type Mac = [u8; 6];
 
@@ -60,10 +62,10 @@ pub(crate) struct Fdb<S> {
     entries: S,
 }
 
-impl<S: AsRef<[Entry]> + AsMut<[Entry]>> Fdb<S> {
+impl<S: DerefMut<Target = [Entry]>> Fdb<S> {
     /// Creates a database in `entries`, whose length should be a multiple of [`WAYS`].
     pub(crate) fn new(mut entries: S) -> Self {
-        entries.as_mut().fill(Entry::default());
+        entries.fill(Entry::default());
         Self { entries }
     }
 
@@ -73,20 +75,19 @@ impl<S: AsRef<[Entry]> + AsMut<[Entry]>> Fdb<S> {
         let key = u64::from_ne_bytes([a, b, c, d, e, f, g, h]);
         // Multiplicative hashing; the upper half of the product is the well-mixed one.
         let hash = key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-        let buckets = (self.entries.as_ref().len() / WAYS).max(1);
+        let buckets = (self.entries.len() / WAYS).max(1);
         // `hash` is below 2^32.
         hash as usize % buckets
     }
 
     fn bucket(&self, mac: &Mac, vlan: u16) -> &[Entry] {
         let at = self.bucket_index(mac, vlan);
-        self.entries.as_ref().chunks(WAYS).nth(at).unwrap_or(&[])
+        self.entries.chunks(WAYS).nth(at).unwrap_or(&[])
     }
 
     fn bucket_mut(&mut self, mac: &Mac, vlan: u16) -> &mut [Entry] {
         let at = self.bucket_index(mac, vlan);
         self.entries
-            .as_mut()
             .chunks_mut(WAYS)
             .nth(at)
             .unwrap_or(&mut [])
@@ -147,7 +148,7 @@ impl<S: AsRef<[Entry]> + AsMut<[Entry]>> Fdb<S> {
     /// Forgets all stations of `port`.
     pub(crate) fn forget_port(&mut self, port: u32) {
         let place = port.wrapping_add(1);
-        for entry in self.entries.as_mut() {
+        for entry in self.entries.iter_mut() {
             if entry.port == place {
                 *entry = Entry::default();
             }

@@ -5,6 +5,11 @@
 //! promiscuous, as QEMU's own virtio-net is and as its vhost-vdpa backend expects when it restores
 //! a device's state.
 
+use virtio::net::control::{
+    ReceiveMode,
+    VLANS, //
+};
+
 use crate::fdb::{
     is_group,
     Mac, //
@@ -15,26 +20,20 @@ use crate::fdb::{
 /// switch to allmulti or promiscuous mode if it is given too many addresses").
 pub(crate) const MAC_TABLE_LEN: usize = 64;
 
-/// Number of VLANs, and of bits in the VLAN table.
-const VLANS: usize = 4096;
+/// Words of the VLAN table, one bit for each VLAN.
+const WORDS: usize = VLANS as usize / 64;
 
 const BROADCAST: Mac = [0xff; 6];
 
-/// The receive modes, one per command of class `VIRTIO_NET_CTRL_RX`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Modes {
-    /// Receive everything.
-    pub(crate) promisc: bool,
-    /// Receive all multicast.
-    pub(crate) allmulti: bool,
-    /// Receive all unicast.
-    pub(crate) alluni: bool,
-    /// Receive no multicast.
-    pub(crate) nomulti: bool,
-    /// Receive no unicast.
-    pub(crate) nouni: bool,
-    /// Receive no broadcast.
-    pub(crate) nobcast: bool,
+/// The receive modes, one for each command of class `VIRTIO_NET_CTRL_RX`.
+#[derive(Clone, Copy, Debug)]
+struct Modes {
+    promisc: bool,
+    allmulti: bool,
+    alluni: bool,
+    nomulti: bool,
+    nouni: bool,
+    nobcast: bool,
 }
 
 /// A table of MAC addresses, or "all of them" when it was too long to keep.
@@ -52,8 +51,12 @@ impl MacTable {
         overflow: false,
     };
 
-    fn set(&mut self, macs: impl Iterator<Item = Mac>) {
+    fn set(&mut self, macs: Option<impl Iterator<Item = Mac>>) {
         *self = Self::EMPTY;
+        let Some(macs) = macs else {
+            self.overflow = true;
+            return;
+        };
         for mac in macs {
             match self.macs.get_mut(self.len) {
                 Some(place) => {
@@ -78,7 +81,7 @@ pub(crate) struct Filter {
     multicast: MacTable,
     /// Whether the driver filters VLANs at all (`VIRTIO_NET_F_CTRL_VLAN` acknowledged).
     vlan_filter: bool,
-    vlans: [u64; VLANS / 64],
+    vlans: [u64; WORDS],
 }
 
 impl Filter {
@@ -95,7 +98,7 @@ impl Filter {
         unicast: MacTable::EMPTY,
         multicast: MacTable::EMPTY,
         vlan_filter: false,
-        vlans: [0; VLANS / 64],
+        vlans: [0; WORDS],
     };
 
     /// Returns to [`Filter::RESET`].
@@ -103,16 +106,24 @@ impl Filter {
         *self = Self::RESET;
     }
 
-    /// The receive modes.
-    pub(crate) fn modes_mut(&mut self) -> &mut Modes {
-        &mut self.modes
+    /// Switches a receive mode on or off.
+    pub(crate) fn set_mode(&mut self, mode: ReceiveMode, on: bool) {
+        *match mode {
+            ReceiveMode::Promiscuous => &mut self.modes.promisc,
+            ReceiveMode::AllMulticast => &mut self.modes.allmulti,
+            ReceiveMode::AllUnicast => &mut self.modes.alluni,
+            ReceiveMode::NoMulticast => &mut self.modes.nomulti,
+            ReceiveMode::NoUnicast => &mut self.modes.nouni,
+            ReceiveMode::NoBroadcast => &mut self.modes.nobcast,
+        } = on;
     }
 
-    /// Replaces both MAC tables (`VIRTIO_NET_CTRL_MAC_TABLE_SET`).
+    /// Replaces both MAC tables (`VIRTIO_NET_CTRL_MAC_TABLE_SET`); `None` stands for one that was
+    /// too long to read.
     pub(crate) fn set_tables(
         &mut self,
-        unicast: impl Iterator<Item = Mac>,
-        multicast: impl Iterator<Item = Mac>,
+        unicast: Option<impl Iterator<Item = Mac>>,
+        multicast: Option<impl Iterator<Item = Mac>>,
     ) {
         self.unicast.set(unicast);
         self.multicast.set(multicast);
@@ -124,21 +135,15 @@ impl Filter {
         self.vlan_filter = on;
     }
 
-    /// Admits (or with `on` false refuses) the VLAN `id`; ids above 4095 do not exist and give
-    /// `false`.
-    #[must_use]
-    pub(crate) fn set_vlan(&mut self, id: u16, on: bool) -> bool {
-        match self.vlans.get_mut(usize::from(id / 64)) {
-            Some(word) => {
-                let bit = 1u64 << (id % 64);
-                if on {
-                    *word |= bit;
-                } else {
-                    *word &= !bit;
-                }
-                true
+    /// Lets the VLAN `id`, which is below 4096, in or no longer in.
+    pub(crate) fn set_vlan(&mut self, id: u16, on: bool) {
+        if let Some(word) = self.vlans.get_mut(usize::from(id / 64)) {
+            let bit = 1u64 << (id % 64);
+            if on {
+                *word |= bit;
+            } else {
+                *word &= !bit;
             }
-            None => false,
         }
     }
 
@@ -177,7 +182,7 @@ mod tests {
 
     fn quiet() -> Filter {
         let mut filter = Filter::RESET;
-        filter.modes_mut().promisc = false;
+        filter.set_mode(ReceiveMode::Promiscuous, false);
         filter
     }
 
@@ -203,27 +208,27 @@ mod tests {
     #[test]
     fn modes() {
         let mut filter = quiet();
-        filter.modes_mut().allmulti = true;
+        filter.set_mode(ReceiveMode::AllMulticast, true);
         assert!(filter.accepts(&OWN, &GROUP, None));
-        filter.modes_mut().nomulti = true;
+        filter.set_mode(ReceiveMode::NoMulticast, true);
         assert!(!filter.accepts(&OWN, &GROUP, None));
-        filter.modes_mut().alluni = true;
+        filter.set_mode(ReceiveMode::AllUnicast, true);
         assert!(filter.accepts(&OWN, &OTHER, None));
-        filter.modes_mut().nouni = true;
+        filter.set_mode(ReceiveMode::NoUnicast, true);
         assert!(!filter.accepts(&OWN, &OWN, None));
-        filter.modes_mut().nobcast = true;
+        filter.set_mode(ReceiveMode::NoBroadcast, true);
         assert!(!filter.accepts(&OWN, &BROADCAST, None));
-        filter.modes_mut().promisc = true;
+        filter.set_mode(ReceiveMode::Promiscuous, true);
         assert!(filter.accepts(&OWN, &OTHER, None));
     }
 
     #[test]
     fn tables_are_replaced() {
         let mut filter = quiet();
-        filter.set_tables([OTHER].into_iter(), [GROUP].into_iter());
+        filter.set_tables(Some([OTHER].into_iter()), Some([GROUP].into_iter()));
         assert!(filter.accepts(&OWN, &OTHER, None));
         assert!(filter.accepts(&OWN, &GROUP, None));
-        filter.set_tables([].into_iter(), [].into_iter());
+        filter.set_tables(Some([].into_iter()), Some([].into_iter()));
         assert!(!filter.accepts(&OWN, &OTHER, None));
         assert!(!filter.accepts(&OWN, &GROUP, None));
     }
@@ -232,9 +237,12 @@ mod tests {
     fn a_table_too_long_admits_all_of_its_kind() {
         let mut filter = quiet();
         let many = (0..=MAC_TABLE_LEN).map(|i| [2, 1, 0, 0, 0, i as u8]);
-        filter.set_tables(many, [].into_iter());
+        filter.set_tables(Some(many), Some([].into_iter()));
         assert!(filter.accepts(&OWN, &OTHER, None));
         assert!(!filter.accepts(&OWN, &GROUP, None));
+        filter.set_tables(Some([].into_iter()), None::<core::iter::Empty<Mac>>);
+        assert!(!filter.accepts(&OWN, &OTHER, None));
+        assert!(filter.accepts(&OWN, &GROUP, None));
     }
 
     #[test]
@@ -244,12 +252,12 @@ mod tests {
         assert!(filter.accepts(&OWN, &OWN, None));
         assert!(filter.accepts(&OWN, &OWN, Some(0)));
         assert!(!filter.accepts(&OWN, &OWN, Some(7)));
-        assert!(filter.set_vlan(7, true));
+        filter.set_vlan(7, true);
         assert!(filter.accepts(&OWN, &OWN, Some(7)));
         assert!(!filter.accepts(&OWN, &OWN, Some(8)));
-        assert!(filter.set_vlan(7, false));
+        filter.set_vlan(7, false);
         assert!(!filter.accepts(&OWN, &OWN, Some(7)));
-        assert!(filter.set_vlan(4095, true));
-        assert!(!filter.set_vlan(4096, true));
+        filter.set_vlan(4095, true);
+        assert!(filter.accepts(&OWN, &OWN, Some(4095)));
     }
 }

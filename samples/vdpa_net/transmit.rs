@@ -1,0 +1,618 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The worker of a queue pair: takes frames from its transmit queue and hands them to other ports.
+//!
+//! A turn takes a batch of frames from the ring, looks at the first bytes of each, hands runs of
+//! frames with the same destination over at once (see [`crate::handover`]), and gives the buffers
+//! back. Copies go from the sender's memory to the receiver's, and no lock is held over them.
+//!
+//! A unicast frame whose receiver has no buffers goes back to the head of the ring, with all those
+//! after it. The worker then waits for a kick of the receive queue, holding nothing: two ports that
+//! send to each other cannot block one another. After [`PATIENCE`] it drops frames for that queue
+//! until the receiver posts buffers again.
+
+use kernel::{
+    new_spinlock,
+    prelude::*,
+    sync::{
+        Arc,
+        SetOnce,
+        SpinLock, //
+    },
+    time::{
+        Delta,
+        Instant,
+        Monotonic, //
+    }, //
+};
+use vdpa::worker::{
+    Handle,
+    Run, //
+};
+use virtio::{
+    net::header::{
+        self,
+        Header, //
+    },
+    ring::{
+        Chain,
+        Segment, //
+    }, //
+};
+
+use crate::{
+    frame::{
+        Addresses,
+        ETH_HLEN,
+        HEAD_LEN, //
+    },
+    handover::{
+        Outcome,
+        Scratch,
+        Target, //
+    },
+    peer::Peer,
+    port::{
+        Port,
+        Reason,
+        Views, //
+    },
+    queue::MAX_SIZE,
+    stats::Tally,
+    switch::{
+        Switch,
+        Way, //
+    }, //
+};
+
+/// Frames taken from a ring at once.
+pub(crate) const BATCH: usize = 64;
+
+/// Batches in one turn; then the worker goes to the end of the line.
+const BATCHES: usize = 8;
+
+/// How long a frame waits for receive buffers.
+const PATIENCE: Delta = Delta::from_millis(20);
+
+/// Destinations that a turn remembers.
+const TARGETS: usize = 4;
+
+/// Segments of one batch. A chain of any permitted length fits as long as half of it is free.
+const SEGMENTS: usize = 2 * MAX_SIZE as usize;
+
+/// A frame that was taken from the transmit ring.
+#[derive(Clone, Copy)]
+pub(crate) struct Frame {
+    chain: Chain,
+    /// Where its segments begin in the batch's.
+    first: usize,
+    /// What is known of the frame, or `None` if it is not fit to be passed on.
+    pub(crate) parts: Option<Parts>,
+}
+
+/// What the first bytes of a frame say.
+#[derive(Clone, Copy)]
+pub(crate) struct Parts {
+    /// The virtio-net header.
+    pub(crate) offload: Header,
+    /// The Ethernet header.
+    pub(crate) addresses: Addresses,
+    /// Length of the virtio-net header in the sender's buffer.
+    pub(crate) header_len: usize,
+    /// Length of the frame without the virtio-net header.
+    pub(crate) len: u32,
+}
+
+/// Frames of a batch and their segments.
+pub(crate) struct Batch {
+    frames: KVec<Frame>,
+    segments: KVec<Segment>,
+    /// The ring's start from which the frames are.
+    epoch: u32,
+    /// Who sends them.
+    peer: Option<Peer>,
+}
+
+impl Batch {
+    fn new() -> Result<Self> {
+        Ok(Self {
+            frames: KVec::with_capacity(BATCH, GFP_KERNEL)?,
+            segments: KVec::from_elem(Segment::default(), SEGMENTS, GFP_KERNEL)?,
+            epoch: 0,
+            peer: None,
+        })
+    }
+
+    /// The frames from `at` on.
+    pub(crate) fn from(&self, at: usize) -> &[Frame] {
+        self.frames.get(at..).unwrap_or(&[])
+    }
+
+    /// The segments of `frame` that the device reads.
+    pub(crate) fn segments(&self, frame: &Frame) -> &[Segment] {
+        let end = frame.first + frame.chain.readable_segments();
+        self.segments.get(frame.first..end).unwrap_or(&[])
+    }
+}
+
+/// What a worker needs for its batches, allocated once.
+struct Tools {
+    batch: Batch,
+    scratch: Scratch,
+    /// The receive queue whose buffers the worker waits for, and since when.
+    wait: Option<Wait>,
+}
+
+struct Wait {
+    port: Arc<Port>,
+    queue: u16,
+    since: Instant<Monotonic>,
+}
+
+/// What is to be done after a turn.
+enum Next {
+    /// Nothing until the next kick.
+    Idle,
+    /// Another turn.
+    Again,
+    /// Another turn when the receiver posts buffers, or after [`PATIENCE`].
+    Wait,
+}
+
+/// What a worker's batches are for: the transmit queue of one queue pair.
+#[pin_data(PinnedDrop)]
+pub(crate) struct Transmitter {
+    port: Arc<Port>,
+    switch: Arc<Switch>,
+    /// The queue pair.
+    pair: u16,
+    /// The worker's own handle.
+    handle: SetOnce<Handle>,
+    /// Taken out for the length of a turn; the lock only makes that safe.
+    #[pin]
+    tools: SpinLock<Option<KBox<Tools>>>,
+}
+
+impl Transmitter {
+    /// Creates the work of queue pair `pair` of `port`.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn new(port: Arc<Port>, switch: Arc<Switch>, pair: u16) -> Result<Arc<Self>> {
+        let tools = KBox::new(
+            Tools {
+                batch: Batch::new()?,
+                scratch: Scratch::new()?,
+                wait: None,
+            },
+            GFP_KERNEL,
+        )?;
+        Arc::pin_init(
+            pin_init!(Self {
+                port,
+                switch,
+                pair,
+                handle: SetOnce::new(),
+                tools <- new_spinlock!(Some(tools)),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// Tells the work by whom it is done.
+    pub(crate) fn set_handle(&self, handle: Handle) {
+        self.handle.populate(handle);
+    }
+
+    /// Names the worker among all workers.
+    fn key(&self) -> u64 {
+        u64::from(self.port.number()) << 16 | u64::from(self.pair)
+    }
+
+    fn end_wait(&self, wait: &Wait) {
+        if let Some(queue) = wait.port.queue(wait.queue) {
+            queue.forget_waiter(self.key());
+        }
+    }
+}
+
+#[pinned_drop]
+impl PinnedDrop for Transmitter {
+    fn drop(self: Pin<&mut Self>) {
+        let tools = self.tools.lock().take();
+        if let Some(wait) = tools.as_ref().and_then(|tools| tools.wait.as_ref()) {
+            self.end_wait(wait);
+        }
+    }
+}
+
+impl Run for Transmitter {
+    fn run(&self) {
+        let Some(mut tools) = self.tools.lock().take() else {
+            return;
+        };
+        let waited = tools.wait.take();
+        if let Some(wait) = &waited {
+            self.end_wait(wait);
+        }
+
+        let next = match Turn::new(self, waited) {
+            Ok(mut turn) => turn.run(&mut tools),
+            // Without memory for a view of the guest's: later.
+            Err(_) => Next::Wait,
+        };
+
+        *self.tools.lock() = Some(tools);
+        if let Some(handle) = self.handle.as_ref() {
+            match next {
+                Next::Idle => (),
+                Next::Again => handle.queue(),
+                Next::Wait => handle.queue_after(PATIENCE.as_millis() as u32),
+            }
+        }
+    }
+}
+
+/// One turn of a worker. It holds views of guest memory and so must be short.
+struct Turn<'a> {
+    work: &'a Transmitter,
+    /// Index of the transmit queue.
+    index: u16,
+    views: Views,
+    /// For which queue the worker waited before this turn.
+    waited: Option<Wait>,
+    targets: [Option<Target>; TARGETS],
+    /// Where the next target goes.
+    next_target: usize,
+    /// The sender that was learned last.
+    learned: Option<([u8; 6], u16)>,
+    now: u32,
+    tally: Tally,
+}
+
+impl<'a> Turn<'a> {
+    fn new(work: &'a Transmitter, waited: Option<Wait>) -> Result<Self> {
+        Ok(Self {
+            work,
+            index: 2 * work.pair + 1,
+            views: work.port.views()?,
+            waited,
+            targets: [const { None }; TARGETS],
+            next_target: 0,
+            learned: None,
+            now: work.switch.now(),
+            tally: Tally::default(),
+        })
+    }
+
+    fn run(&mut self, tools: &mut Tools) -> Next {
+        let next = self.batches(tools);
+        if let Some(queue) = self.work.port.queue(self.index) {
+            queue.stats.add(&self.tally);
+        }
+        next
+    }
+
+    fn batches(&mut self, tools: &mut Tools) -> Next {
+        for _ in 0..BATCHES {
+            match self.batch(tools) {
+                Ok(None) => (),
+                Ok(Some(next)) => return next,
+                Err(reason) => {
+                    self.work.port.fault(self.index, reason);
+                    return Next::Idle;
+                }
+            }
+        }
+        Next::Again
+    }
+
+    /// Handles one batch. Returns what is to be done after it, or `None` for the next batch.
+    fn batch(&mut self, tools: &mut Tools) -> Result<Option<Next>, Reason> {
+        if !self.take(&mut tools.batch)? {
+            return Ok(Some(Next::Idle));
+        }
+        let done = self.forward(tools)?;
+        self.give_back(&tools.batch, done)?;
+        Ok((done < tools.batch.frames.len()).then_some(Next::Wait))
+    }
+
+    /// Takes a batch of frames from the ring and looks at them. Returns whether there were any; if
+    /// not, the driver will kick for the next one.
+    fn take(&mut self, batch: &mut Batch) -> Result<bool, Reason> {
+        // A view may be older than what the driver mapped just now, so what fails is tried again
+        // with a new one.
+        match self.pop(batch) {
+            Err(_) => {
+                self.renew()?;
+                self.pop(batch)?;
+            }
+            Ok(()) => (),
+        }
+        for at in 0..batch.frames.len() {
+            let Some(frame) = batch.frames.get(at) else {
+                break;
+            };
+            let parts = match self.look(batch, frame) {
+                Err(_) => {
+                    self.renew()?;
+                    self.look(batch, frame)?
+                }
+                Ok(parts) => parts,
+            };
+            if let Some(frame) = batch.frames.get_mut(at) {
+                frame.parts = parts;
+            }
+        }
+        Ok(!batch.frames.is_empty())
+    }
+
+    fn renew(&mut self) -> Result<(), Reason> {
+        self.views = self.work.port.views().map_err(|_| Reason::NoMemory)?;
+        Ok(())
+    }
+
+    fn pop(&self, batch: &mut Batch) -> Result<(), Reason> {
+        batch.frames.clear();
+        let Some(queue) = self.work.port.queue(self.index) else {
+            return Ok(());
+        };
+        let mut guard = queue.lock();
+        let Some(ring) = (*guard).as_mut().filter(|ring| ring.is_open()) else {
+            return Ok(());
+        };
+        let mem = self.views.rings();
+        batch.epoch = ring.epoch();
+        batch.peer = Some(ring.peer);
+
+        ring.want_kicks(mem, false)?;
+        let mut used = 0;
+        loop {
+            while batch.frames.len() < BATCH && used <= SEGMENTS / 2 {
+                let room = batch.segments.get_mut(used..).unwrap_or(&mut []);
+                let chain = match ring.pop(mem, room) {
+                    Ok(Some(chain)) => chain,
+                    Ok(None) => break,
+                    // What came before the broken chain is handled first; the next batch then
+                    // begins with it.
+                    Err(_) if !batch.frames.is_empty() => return Ok(()),
+                    Err(error) => return Err(error.into()),
+                };
+                let frame = Frame {
+                    chain,
+                    first: used,
+                    parts: None,
+                };
+                used += chain.segments();
+                // There is room for BATCH of them.
+                let _ = batch.frames.push_within_capacity(frame);
+            }
+            if !batch.frames.is_empty() || !ring.want_kicks(mem, true)? {
+                return Ok(());
+            }
+            ring.want_kicks(mem, false)?;
+        }
+    }
+
+    /// Reads the first bytes of a frame, once.
+    fn look(&self, batch: &Batch, frame: &Frame) -> Result<Option<Parts>, Reason> {
+        let Some(peer) = batch.peer else {
+            return Ok(None);
+        };
+        let header_len = peer.header_len();
+        let mut bytes = [0; header::MAX_LEN + HEAD_LEN];
+        let total = frame.chain.readable();
+        let here = bytes.len().min(total as usize).min(header_len + HEAD_LEN);
+        if here < header_len + ETH_HLEN {
+            return Ok(None);
+        }
+        let bytes = bytes.get_mut(..here).unwrap_or(&mut []);
+        self.views
+            .data()
+            .read_at(batch.segments(frame), 0, bytes)
+            .map_err(Reason::Memory)?;
+        let (header, head) = bytes.split_at(header_len);
+        // The total is at least `here`, which is more than the header's length.
+        let len = total - header_len as u32;
+        let Some(addresses) = Addresses::parse(head) else {
+            return Ok(None);
+        };
+        let Some(offload) = peer.parse(header, len) else {
+            return Ok(None);
+        };
+        Ok(Some(Parts {
+            offload,
+            addresses,
+            header_len,
+            len,
+        }))
+    }
+
+    /// Hands the frames of a batch over, and returns how many it is done with. If that is not all
+    /// of them, the receiver of the first one left has no buffers, and the worker will be queued
+    /// when it has.
+    fn forward(&mut self, tools: &mut Tools) -> Result<usize, Reason> {
+        let Tools {
+            batch,
+            scratch,
+            wait,
+        } = tools;
+        let mut at = 0;
+        while let Some(frame) = batch.from(at).first() {
+            let Some(parts) = frame.parts else {
+                self.tally.errors += 1;
+                at += 1;
+                continue;
+            };
+            self.learn(&parts.addresses);
+            let Some(slot) = self.resolve(&parts.addresses) else {
+                self.flood(batch, at, scratch)?;
+                at += 1;
+                continue;
+            };
+            let Some(target) = self.targets.get_mut(slot).and_then(|t| t.as_mut()) else {
+                return Ok(at);
+            };
+
+            // A run of frames that go the same way.
+            let run = batch.from(at).iter().take_while(|f| {
+                f.parts
+                    .is_some_and(|p| target.is_for(&p.addresses) && p.addresses.from == parts.addresses.from)
+            });
+            let count = run.count();
+            let Some(port) = target.port().cloned() else {
+                self.tally.drops += count as u64;
+                at += count;
+                continue;
+            };
+
+            let patient = match &self.waited {
+                Some(wait) => {
+                    wait.port.number() != port.number()
+                        || wait.queue != target.index()
+                        || wait.since.elapsed() < PATIENCE
+                }
+                None => true,
+            };
+            let waiter = match self.work.handle.as_ref() {
+                Some(handle) if patient => Some((self.work.key(), handle)),
+                _ => None,
+            };
+            let outcome = target.hand_over(
+                &mut self.views,
+                &self.work.port,
+                batch,
+                at..at + count,
+                waiter,
+                scratch,
+                &mut self.tally,
+            )?;
+            match outcome {
+                Outcome::Done(n) => {
+                    at += n;
+                    self.waited = None;
+                }
+                Outcome::Blocked(n) => {
+                    at += n;
+                    let since = match self.waited.take() {
+                        Some(wait)
+                            if n == 0
+                                && wait.port.number() == port.number()
+                                && wait.queue == target.index() =>
+                        {
+                            wait.since
+                        }
+                        _ => Instant::now(),
+                    };
+                    *wait = Some(Wait {
+                        port,
+                        queue: target.index(),
+                        since,
+                    });
+                    return Ok(at);
+                }
+            }
+        }
+        Ok(at)
+    }
+
+    fn learn(&mut self, addresses: &Addresses) {
+        let station = (addresses.from, addresses.domain());
+        if self.learned != Some(station) {
+            self.learned = Some(station);
+            self.work
+                .switch
+                .learn(addresses, self.work.port.number(), self.now);
+        }
+    }
+
+    /// Finds the target of a frame among those of this turn, or with the switch. Returns its place,
+    /// or `None` if the frame is to be flooded.
+    fn resolve(&mut self, addresses: &Addresses) -> Option<usize> {
+        let known = |t: &Option<Target>| t.as_ref().is_some_and(|t| t.is_for(addresses));
+        if let Some(at) = self.targets.iter().position(known) {
+            return Some(at);
+        }
+        let port = match self
+            .work
+            .switch
+            .way(addresses, self.work.port.number(), self.now)
+        {
+            Way::Flood => return None,
+            Way::Back => None,
+            Way::To(port) => Some(port).filter(|port| port.accepts(addresses)),
+        };
+        let at = self.next_target;
+        self.next_target = (at + 1) % TARGETS;
+        let target = Target::new(addresses, port, self.spread()).ok()?;
+        *self.targets.get_mut(at)? = Some(target);
+        Some(at)
+    }
+
+    /// Chooses among a receiver's queues: frames of one transmit queue stay together, and those of
+    /// different ones are spread.
+    fn spread(&self) -> u32 {
+        self.work
+            .port
+            .number()
+            .wrapping_add(u32::from(self.work.pair))
+    }
+
+    /// Hands frame `at` to every other port that wants it and has a buffer.
+    fn flood(&mut self, batch: &Batch, at: usize, scratch: &mut Scratch) -> Result<(), Reason> {
+        let Some(parts) = batch.from(at).first().and_then(|f| f.parts) else {
+            return Ok(());
+        };
+        let own = self.work.port.number();
+        let mut sent = Tally::default();
+        let mut last = None;
+        while let Some(port) = self.work.switch.next_port(last) {
+            last = Some(port.number());
+            if port.number() == own || !port.accepts(&parts.addresses) {
+                continue;
+            }
+            let Ok(mut target) = Target::new(&parts.addresses, Some(port), self.spread()) else {
+                continue;
+            };
+            target.hand_over(
+                &mut self.views,
+                &self.work.port,
+                batch,
+                at..at + 1,
+                None,
+                scratch,
+                &mut sent,
+            )?;
+        }
+        // One frame went out, to however many.
+        if sent.packets > 0 {
+            self.tally.packets += 1;
+            self.tally.bytes += u64::from(parts.len);
+        } else {
+            self.tally.drops += 1;
+        }
+        Ok(())
+    }
+
+    /// Gives the buffers of the first `done` frames back to the driver, and the others to the ring.
+    fn give_back(&self, batch: &Batch, done: usize) -> Result<(), Reason> {
+        let Some(queue) = self.work.port.queue(self.index) else {
+            return Ok(());
+        };
+        let mut guard = queue.lock();
+        let Some(ring) = (*guard).as_mut().filter(|ring| ring.epoch() == batch.epoch) else {
+            return Ok(());
+        };
+        let mem = self.views.rings();
+        ring.unpop(batch.from(done).iter().map(|frame| frame.chain))?;
+        for frame in batch.frames.iter().take(done) {
+            ring.complete(mem, frame.chain, 0)?;
+        }
+        let notify = ring.publish(mem)?;
+        drop(guard);
+        if notify {
+            self.work.port.interrupt(self.index);
+        }
+        Ok(())
+    }
+}
