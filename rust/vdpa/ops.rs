@@ -285,12 +285,12 @@ pub trait Operations: Send + Sync + Sized + 'static {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
-    /// Sets the processors the work for a virtqueue is best done on.
+    /// Sets the processors the work for a virtqueue is best done on; `None` stands for any.
     ///
     /// # Errors
     ///
     /// Any, if that is not possible.
-    fn set_vq_affinity(_dev: &Device<Self>, _index: u16, _mask: &Cpumask) -> Result {
+    fn set_vq_affinity(_dev: &Device<Self>, _index: u16, _mask: Option<&Cpumask>) -> Result {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 

@@ -517,8 +517,13 @@ impl<T: Operations> VTable<T> {
         from_result(|| {
             // SAFETY: By the type's contract with C.
             let dev = unsafe { queue::<T>(vdpa, index) }?;
-            // SAFETY: C passes a valid mask for the time of this call.
-            T::set_vq_affinity(dev, index, unsafe { Cpumask::from_raw(mask) })?;
+            let mask = if mask.is_null() {
+                None
+            } else {
+                // SAFETY: C passes a valid mask for the time of this call.
+                Some(unsafe { Cpumask::from_raw(mask) })
+            };
+            T::set_vq_affinity(dev, index, mask)?;
             Ok(0)
         })
     }
@@ -567,10 +572,12 @@ impl<T: Operations> VTable<T> {
                 readable: perm & vdpa_bindings::VHOST_MAP_RO != 0,
                 writable: perm & vdpa_bindings::VHOST_MAP_WO != 0,
             };
-            match dev.spaces() {
+            if T::SOFTWARE {
+                let spaces = dev.spaces().ok_or(EINVAL)?;
                 // SAFETY: C pinned the pages, and unpins them only after this call.
-                Some(spaces) => unsafe { spaces.map(asid, &extent) }?,
-                None => T::dma_map(dev, asid, &extent)?,
+                unsafe { spaces.map(asid, &extent) }?;
+            } else {
+                T::dma_map(dev, asid, &extent)?;
             }
             Ok(0)
         })
@@ -585,9 +592,10 @@ impl<T: Operations> VTable<T> {
         from_result(|| {
             // SAFETY: By the type's contract with C.
             let dev = unsafe { space::<T>(vdpa, asid) }?;
-            match dev.spaces() {
-                Some(spaces) => spaces.unmap(asid, iova, size)?,
-                None => T::dma_unmap(dev, asid, iova, size)?,
+            if T::SOFTWARE {
+                dev.spaces().ok_or(EINVAL)?.unmap(asid, iova, size)?;
+            } else {
+                T::dma_unmap(dev, asid, iova, size)?;
             }
             Ok(0)
         })
@@ -597,9 +605,10 @@ impl<T: Operations> VTable<T> {
         from_result(|| {
             // SAFETY: By the type's contract with C.
             let dev = unsafe { space::<T>(vdpa, asid) }?;
-            match dev.spaces() {
-                Some(spaces) => spaces.unmap_all(asid)?,
-                None => T::reset_map(dev, asid)?,
+            if T::SOFTWARE {
+                dev.spaces().ok_or(EINVAL)?.unmap_all(asid)?;
+            } else {
+                T::reset_map(dev, asid)?;
             }
             Ok(0)
         })
