@@ -294,7 +294,7 @@ impl Operations for NetDevice {
         dev.machine.port().settings.lock().config.generation()
     }
 
-    fn set_vq_affinity(dev: &Device<Self>, index: u16, mask: &Cpumask) -> Result {
+    fn set_vq_affinity(dev: &Device<Self>, index: u16, mask: Option<&Cpumask>) -> Result {
         dev.machine.set_affinity(index, mask)
     }
 }

@@ -2,6 +2,10 @@
 //! Executes what the lifecycle decides: starts and stops virtqueues, routes kicks.
 
 use kernel::{
+    cpumask::{
+        Cpumask,
+        CpumaskVar, //
+    },
     new_mutex,
     new_spinlock_irq,
     prelude::*,
@@ -286,21 +290,28 @@ impl Machine {
         self.transmit.get(usize::from(pair))?.as_ref()
     }
 
-    /// Binds the worker that serves queue `index` to processors.
+    /// Binds the worker that serves queue `index` to processors, or to none in particular.
     ///
     /// # Errors
     ///
     /// The worker cannot be made, or not be bound.
-    pub(crate) fn set_affinity(&self, index: u16, mask: &kernel::cpumask::Cpumask) -> Result {
+    pub(crate) fn set_affinity(&self, index: u16, mask: Option<&Cpumask>) -> Result {
         // Receive queues are filled by the senders' workers, wherever they are.
         if index % 2 == 0 {
             return Ok(());
         }
         let mut inner = self.inner.lock();
         self.make_worker(&mut inner, index / 2)?;
-        match inner.workers.get(usize::from(index / 2)) {
-            Some(Some(worker)) => worker.set_affinity(mask),
-            _ => Ok(()),
+        let Some(Some(worker)) = inner.workers.get(usize::from(index / 2)) else {
+            return Ok(());
+        };
+        match mask {
+            Some(mask) => worker.set_affinity(mask),
+            None => {
+                let mut all = CpumaskVar::new_zero(GFP_KERNEL)?;
+                all.setall();
+                worker.set_affinity(&all)
+            }
         }
     }
 
