@@ -1,0 +1,75 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# run.sh [--mgmtdev NAME] [SUITE...]: runs the selftests inside the host
+# virtual machine (or on any machine with the modules loaded): KTAP, one
+# subtest list a suite, and a last line "# totals: pass:P fail:F skip:S".
+# Suites: vhost-vdpa, vdpa_cli, guests.  The exit status is a kselftest's.
+
+cd "$(dirname "$0")" || exit 1
+mgmtdev=rust_vdpa_net
+if [ "$1" = --mgmtdev ]; then
+	mgmtdev=$2
+	shift 2
+fi
+suites=(vhost-vdpa vdpa_cli guests)
+[ $# -gt 0 ] && suites=("$@")
+
+command_of() {
+	case $1 in
+	vhost-vdpa) echo ../build/selftests/vhost-vdpa-test ;;
+	vdpa_cli) echo ./vdpa_cli.py ;;
+	guests) echo guest/guests.py ;;
+	*) return 1 ;;
+	esac
+}
+
+# One suite that hangs must not take the others with it.
+timeout=$(sed -n 's/^timeout=//p' settings)
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+pass=0 fail=0 skip=0 number=0
+
+for module in vhost_vdpa virtio_vdpa; do
+	modprobe -q $module
+done
+
+echo "TAP version 13"
+echo "1..${#suites[@]}"
+for suite in "${suites[@]}"; do
+	number=$((number + 1))
+	if ! command=$(command_of "$suite"); then
+		echo "not ok $number $suite # no such suite"
+		fail=$((fail + 1))
+		continue
+	fi
+	warnings=$(dmesg | grep -c -E 'BUG:|WARNING:|Oops|panic')
+	start=$SECONDS
+	timeout --kill-after=30 "$timeout" "$command" --mgmtdev "$mgmtdev" 2>&1 |
+		tee "$log" | sed -u 's/^/    /'
+	status=${PIPESTATUS[0]}
+	read -r p f s < <(sed -n 's/^# totals: pass:\([0-9]*\) fail:\([0-9]*\) skip:\([0-9]*\).*/\1 \2 \3/p' "$log" | tail -n 1) ||
+		read -r p f s <<<"0 0 0"
+	pass=$((pass + p)) fail=$((fail + f)) skip=$((skip + s))
+	# A kernel that complains has failed, whatever the tests saw.
+	if [ "$(dmesg | grep -c -E 'BUG:|WARNING:|Oops|panic')" -gt "$warnings" ]; then
+		dmesg | grep -E -A25 'BUG:|WARNING:|Oops|panic' | tail -n 60 | sed 's/^/    # /'
+		echo "    # the kernel complained during this suite"
+		fail=$((fail + 1))
+		status=1
+	elif [ "$status" -ne 0 ] && [ "$status" -ne 4 ] && [ "$f" -eq 0 ]; then
+		echo "    # the suite ended with status $status before its tests did"
+		fail=$((fail + 1))
+	fi
+	case $status in
+	0) echo "ok $number $suite # $((SECONDS - start)) s" ;;
+	4)
+		echo "ok $number $suite # SKIP"
+		[ "$s" -eq 0 ] && skip=$((skip + 1))
+		;;
+	*) echo "not ok $number $suite # $((SECONDS - start)) s" ;;
+	esac
+done
+echo "# totals: pass:$pass fail:$fail skip:$skip"
+[ $fail -eq 0 ] || exit 1
+[ $pass -gt 0 ] || exit 4
