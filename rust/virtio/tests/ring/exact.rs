@@ -202,6 +202,9 @@ fn a_big_endian_ring_is_big_endian_everywhere() {
 fn a_packed_chain_is_taken_and_given_back() {
     let mut b = Bench::packed();
     assert_eq!(b.pop(), Ok(None));
+    // A used descriptor is not available, of this round or another.
+    b.pdesc(0, DATA, 10, 0, AVAIL | USED);
+    assert_eq!(b.pop(), Ok(None));
     b.pdesc(0, DATA, 10, 99, AVAIL | NEXT)
         .pdesc(1, DATA + 32, 20, 0xbeef, AVAIL | WRITE)
         .pdesc(2, DATA + 64, 30, 7, AVAIL);
