@@ -158,20 +158,19 @@ impl Frame {
     ///
     /// # Errors
     ///
-    /// `EINVAL` if the frame is not what the arguments say, `ENOMEM`.
+    /// `EINVAL` if the frame is not what the arguments say, or has no checksum to complete, which
+    /// a driver must not send (virtio 1.3, 5.1.6.2.1); `ENOMEM`.
     pub fn segment(
         self,
         checksum: Option<Checksum>,
         segmentation: Segmentation,
     ) -> Result<Segments> {
-        self.set_header(checksum, Some(segmentation))?;
+        let checksum = checksum.ok_or(EINVAL)?;
+        self.set_header(Some(checksum), Some(segmentation))?;
         // SAFETY: By the type invariant the packet is valid.
         if !unsafe { vdpa_bindings::rust_vdpa_skb_is_gso(self.0.as_ptr()) } {
-            return match checksum {
-                Some(checksum) => self.checksum(checksum),
-                None => Ok(self),
-            }
-            .map(|frame| Segments(Some(frame.into_raw())));
+            let frame = self.checksum(checksum)?;
+            return Ok(Segments(Some(frame.into_raw())));
         }
         // SAFETY: By the type invariant the packet is valid, and ours. It stays ours.
         let list = from_err_ptr(unsafe { vdpa_bindings::rust_vdpa_skb_segment(self.0.as_ptr()) })?;

@@ -126,11 +126,9 @@ impl Spaces {
             .map_or(0, |asid| asid.load(Acquire))
     }
 
-    /// Whether a user of vhost-vdpa mapped any memory.
+    /// Whether a user of vhost-vdpa mapped any memory. May be called in any context.
     pub fn user_map_exists(&self) -> bool {
-        self.spaces
-            .iter()
-            .any(|space| !space.maps.lock().is_empty())
+        self.spaces.iter().any(|space| space.mapped.load(Acquire))
     }
 
     /// Whether the kernel's own driver uses the device and lets it have the addresses of its
@@ -172,6 +170,7 @@ impl Spaces {
         )?;
         let mut maps = space.maps.lock();
         maps.insert(entry)?;
+        space.mapped.store(true, Release);
         space.outdate();
         Ok(())
     }
@@ -186,9 +185,7 @@ impl Spaces {
             .checked_sub(1)
             .and_then(|length| iova.checked_add(length))
             .ok_or(EINVAL)?;
-        let space = self.space(asid)?;
-        space.maps.lock().remove(iova, last);
-        space.drain();
+        self.space(asid)?.shrink(|maps| maps.remove(iova, last));
         Ok(())
     }
 
@@ -198,9 +195,7 @@ impl Spaces {
     ///
     /// `EINVAL` if there is no such address space.
     pub(crate) fn unmap_all(&self, asid: u32) -> Result {
-        let space = self.space(asid)?;
-        space.maps.lock().clear();
-        space.drain();
+        self.space(asid)?.shrink(Map::clear);
         Ok(())
     }
 
@@ -238,6 +233,8 @@ struct Space {
     /// What is mapped.
     #[pin]
     maps: Mutex<Map>,
+    /// Whether anything is mapped. Changed only with `maps` locked.
+    mapped: Atomic<bool>,
     /// A snapshot of `maps`, if one was taken since they last changed. Set only with `maps` locked.
     #[pin]
     current: SpinLockIrq<Option<Arc<Table>>>,
@@ -254,6 +251,7 @@ impl Space {
     fn new(counts: [Arc<Count>; 2]) -> impl PinInit<Self> {
         pin_init!(Self {
             maps <- new_mutex!(Map::new()),
+            mapped: Atomic::new(false),
             current <- new_spinlock_irq!(None),
             parity: Atomic::new(0),
             counts,
@@ -279,6 +277,16 @@ impl Space {
         let table = Arc::new(Table::new(&maps, count.clone())?, GFP_KERNEL)?;
         *self.current.lock() = Some(table.clone());
         Ok(table)
+    }
+
+    /// Removes maps by `f`, and waits until nobody uses them.
+    fn shrink(&self, f: impl FnOnce(&mut Map)) {
+        {
+            let mut maps = self.maps.lock();
+            f(&mut maps);
+            self.mapped.store(!maps.is_empty(), Release);
+        }
+        self.drain();
     }
 
     /// Lets the next view take a new snapshot. To be called with `maps` locked.

@@ -237,6 +237,8 @@ impl<M: Management> Drop for Registration<M> {
 const VIRTIO_DEV_ANY_ID: u32 = u32::MAX;
 
 impl<M: Management> Inner<M> {
+    /// The operations, for C to call on a registered `Inner<M>` and the devices it added, with the
+    /// bus lock held.
     const OPS: vdpa_mgmtdev_ops = vdpa_mgmtdev_ops {
         dev_add: Some(Self::dev_add),
         dev_del: Some(Self::dev_del),
@@ -255,6 +257,9 @@ impl<M: Management> Inner<M> {
         unsafe { &*mdev.cast() }
     }
 
+    /// # Safety
+    ///
+    /// See [`Inner::OPS`].
     unsafe extern "C" fn dev_add(
         mdev: *mut vdpa_mgmt_dev,
         name: *const c_char,
@@ -282,6 +287,9 @@ impl<M: Management> Inner<M> {
         })
     }
 
+    /// # Safety
+    ///
+    /// See [`Inner::OPS`].
     unsafe extern "C" fn dev_del(mdev: *mut vdpa_mgmt_dev, vdpa: *mut vdpa_device) {
         // SAFETY: C calls this for a registered management device.
         let this = unsafe { Self::from_raw(mdev) };
@@ -292,6 +300,9 @@ impl<M: Management> Inner<M> {
         }
     }
 
+    /// # Safety
+    ///
+    /// See [`Inner::OPS`].
     unsafe extern "C" fn dev_set_attr(
         mdev: *mut vdpa_mgmt_dev,
         vdpa: *mut vdpa_device,

@@ -176,6 +176,9 @@ impl<T: Operations> VTable<T> {
         }
     };
 
+    /// # Safety
+    ///
+    /// See [`VTable`].
     unsafe extern "C" fn set_vq_address(
         vdpa: *mut vdpa_device,
         index: u16,
@@ -191,6 +194,9 @@ impl<T: Operations> VTable<T> {
         })
     }
 
+    /// # Safety
+    ///
+    /// See [`VTable`].
     unsafe extern "C" fn set_vq_num(vdpa: *mut vdpa_device, index: u16, num: u32) {
         // SAFETY: By the type's contract with C.
         if let Ok(dev) = unsafe { queue::<T>(vdpa, index) } {
@@ -198,6 +204,9 @@ impl<T: Operations> VTable<T> {
         }
     }
 
+    /// # Safety
+    ///
+    /// See [`VTable`].
     unsafe extern "C" fn kick_vq(vdpa: *mut vdpa_device, index: u16) {
         // SAFETY: By the type's contract with C.
         if let Ok(dev) = unsafe { queue::<T>(vdpa, index) } {
@@ -205,6 +214,9 @@ impl<T: Operations> VTable<T> {
         }
     }
 
+    /// # Safety
+    ///
+    /// See [`VTable`].
     unsafe extern "C" fn kick_vq_with_data(vdpa: *mut vdpa_device, data: u32) {
         // CAST: The lower half is the virtqueue, the upper one the next available index.
         let (index, next) = (data as u16, (data >> 16) as u16);
@@ -214,6 +226,9 @@ impl<T: Operations> VTable<T> {
         }
     }
 
+    /// # Safety
+    ///
+    /// See [`VTable`].
     unsafe extern "C" fn set_vq_cb(vdpa: *mut vdpa_device, index: u16, cb: *mut vdpa_callback) {
         // SAFETY: By the type's contract with C.
         let Ok(dev) = (unsafe { queue::<T>(vdpa, index) }) else {
@@ -227,6 +242,9 @@ impl<T: Operations> VTable<T> {
         }
     }
 
+    /// # Safety
+    ///
+    /// See [`VTable`].
     unsafe extern "C" fn set_vq_ready(vdpa: *mut vdpa_device, index: u16, ready: bool) {
         // SAFETY: By the type's contract with C.
         let Ok(dev) = (unsafe { queue::<T>(vdpa, index) }) else {
@@ -242,11 +260,17 @@ impl<T: Operations> VTable<T> {
         }
     }
 
+    /// # Safety
+    ///
+    /// See [`VTable`].
     unsafe extern "C" fn get_vq_ready(vdpa: *mut vdpa_device, index: u16) -> bool {
         // SAFETY: By the type's contract with C.
         unsafe { queue::<T>(vdpa, index) }.is_ok_and(|dev| T::get_vq_ready(dev, index))
     }
 
+    /// # Safety
+    ///
+    /// See [`VTable`].
     unsafe extern "C" fn set_vq_state(
         vdpa: *mut vdpa_device,
         index: u16,
@@ -262,6 +286,9 @@ impl<T: Operations> VTable<T> {
         })
     }
 
+    /// # Safety
+    ///
+    /// See [`VTable`].
     unsafe extern "C" fn get_vq_state(
         vdpa: *mut vdpa_device,
         index: u16,
@@ -277,6 +304,9 @@ impl<T: Operations> VTable<T> {
         })
     }
 
+    /// # Safety
+    ///
+    /// See [`VTable`].
     unsafe extern "C" fn get_vendor_vq_stats(
         vdpa: *mut vdpa_device,
         index: u16,
@@ -296,6 +326,9 @@ impl<T: Operations> VTable<T> {
         })
     }
 
+    /// # Safety
+    ///
+    /// See [`VTable`].
     unsafe extern "C" fn get_vq_notification(
         vdpa: *mut vdpa_device,
         index: u16,
@@ -310,6 +343,9 @@ impl<T: Operations> VTable<T> {
         }
     }
 
+    /// # Safety
+    ///
+    /// See [`VTable`].
     unsafe extern "C" fn get_vq_irq(vdpa: *mut vdpa_device, index: u16) -> c_int {
         from_result(|| {
             // SAFETY: By the type's contract with C.
@@ -319,37 +355,58 @@ impl<T: Operations> VTable<T> {
         })
     }
 
+    /// # Safety
+    ///
+    /// See [`VTable`].
     unsafe extern "C" fn get_vq_size(vdpa: *mut vdpa_device, index: u16) -> u16 {
         // SAFETY: By the type's contract with C.
         unsafe { queue::<T>(vdpa, index) }.map_or(0, |dev| T::get_vq_size(dev, index))
     }
 
+    /// # Safety
+    ///
+    /// See [`VTable`].
     unsafe extern "C" fn get_vq_align(vdpa: *mut vdpa_device) -> u32 {
         // SAFETY: By the type's contract with C.
         T::get_vq_align(unsafe { device(vdpa) })
     }
 
+    /// # Safety
+    ///
+    /// See [`VTable`].
     unsafe extern "C" fn get_vq_group(vdpa: *mut vdpa_device, index: u16) -> u32 {
         // No group has this number, and vhost-vdpa reports an error.
         // SAFETY: By the type's contract with C.
         unsafe { queue::<T>(vdpa, index) }.map_or(u32::MAX, |dev| T::get_vq_group(dev, index))
     }
 
+    /// # Safety
+    ///
+    /// See [`VTable`].
     unsafe extern "C" fn get_vq_desc_group(vdpa: *mut vdpa_device, index: u16) -> u32 {
         // SAFETY: By the type's contract with C.
         unsafe { queue::<T>(vdpa, index) }.map_or(u32::MAX, |dev| T::get_vq_desc_group(dev, index))
     }
 
+    /// # Safety
+    ///
+    /// See [`VTable`].
     unsafe extern "C" fn get_device_features(vdpa: *mut vdpa_device) -> u64 {
         // SAFETY: By the type's contract with C.
         T::get_device_features(unsafe { device(vdpa) })
     }
 
+    /// # Safety
+    ///
+    /// See [`VTable`].
     unsafe extern "C" fn get_backend_features(vdpa: *const vdpa_device) -> u64 {
         // SAFETY: By the type's contract with C.
         T::get_backend_features(unsafe { device(vdpa) })
     }
 
+    /// # Safety
+    ///
+    /// See [`VTable`].
     unsafe extern "C" fn set_driver_features(vdpa: *mut vdpa_device, features: u64) -> c_int {
         from_result(|| {
             // SAFETY: By the type's contract with C.
@@ -358,11 +415,17 @@ impl<T: Operations> VTable<T> {
         })
     }
 
+    /// # Safety
+    ///
+    /// See [`VTable`].
     unsafe extern "C" fn get_driver_features(vdpa: *mut vdpa_device) -> u64 {
         // SAFETY: By the type's contract with C.
         T::get_driver_features(unsafe { device(vdpa) })
     }
 
+    /// # Safety
+    ///
+    /// See [`VTable`].
     unsafe extern "C" fn set_config_cb(vdpa: *mut vdpa_device, cb: *mut vdpa_callback) {
         // SAFETY: By the type's contract with C.
         let dev = unsafe { device::<T>(vdpa) };
@@ -371,31 +434,49 @@ impl<T: Operations> VTable<T> {
         unsafe { dev.callbacks().set_config(&*cb) };
     }
 
+    /// # Safety
+    ///
+    /// See [`VTable`].
     unsafe extern "C" fn get_vq_num_max(vdpa: *mut vdpa_device) -> u16 {
         // SAFETY: By the type's contract with C.
         T::get_vq_num_max(unsafe { device(vdpa) })
     }
 
+    /// # Safety
+    ///
+    /// See [`VTable`].
     unsafe extern "C" fn get_vq_num_min(vdpa: *mut vdpa_device) -> u16 {
         // SAFETY: By the type's contract with C.
         T::get_vq_num_min(unsafe { device(vdpa) })
     }
 
+    /// # Safety
+    ///
+    /// See [`VTable`].
     unsafe extern "C" fn get_device_id(vdpa: *mut vdpa_device) -> u32 {
         // SAFETY: By the type's contract with C.
         T::get_device_id(unsafe { device(vdpa) })
     }
 
+    /// # Safety
+    ///
+    /// See [`VTable`].
     unsafe extern "C" fn get_vendor_id(vdpa: *mut vdpa_device) -> u32 {
         // SAFETY: By the type's contract with C.
         T::get_vendor_id(unsafe { device(vdpa) })
     }
 
+    /// # Safety
+    ///
+    /// See [`VTable`].
     unsafe extern "C" fn get_status(vdpa: *mut vdpa_device) -> u8 {
         // SAFETY: By the type's contract with C.
         T::get_status(unsafe { device(vdpa) })
     }
 
+    /// # Safety
+    ///
+    /// See [`VTable`].
     unsafe extern "C" fn set_status(vdpa: *mut vdpa_device, status: u8) {
         // SAFETY: By the type's contract with C.
         let dev = unsafe { device::<T>(vdpa) };
@@ -408,6 +489,9 @@ impl<T: Operations> VTable<T> {
         }
     }
 
+    /// # Safety
+    ///
+    /// See [`VTable`].
     unsafe extern "C" fn reset(vdpa: *mut vdpa_device) -> c_int {
         // SAFETY: By the type's contract with C.
         let dev = unsafe { device::<T>(vdpa) };
@@ -416,6 +500,9 @@ impl<T: Operations> VTable<T> {
         from_result(|| result.map(|()| 0))
     }
 
+    /// # Safety
+    ///
+    /// See [`VTable`].
     unsafe extern "C" fn compat_reset(vdpa: *mut vdpa_device, flags: u32) -> c_int {
         // SAFETY: By the type's contract with C.
         let dev = unsafe { device::<T>(vdpa) };
@@ -433,6 +520,9 @@ impl<T: Operations> VTable<T> {
         }
     }
 
+    /// # Safety
+    ///
+    /// See [`VTable`].
     unsafe extern "C" fn suspend(vdpa: *mut vdpa_device) -> c_int {
         from_result(|| {
             // SAFETY: By the type's contract with C.
@@ -441,6 +531,9 @@ impl<T: Operations> VTable<T> {
         })
     }
 
+    /// # Safety
+    ///
+    /// See [`VTable`].
     unsafe extern "C" fn resume(vdpa: *mut vdpa_device) -> c_int {
         from_result(|| {
             // SAFETY: By the type's contract with C.
@@ -449,11 +542,17 @@ impl<T: Operations> VTable<T> {
         })
     }
 
+    /// # Safety
+    ///
+    /// See [`VTable`].
     unsafe extern "C" fn get_config_size(vdpa: *mut vdpa_device) -> usize {
         // SAFETY: By the type's contract with C.
         T::get_config_size(unsafe { device(vdpa) })
     }
 
+    /// # Safety
+    ///
+    /// See [`VTable`].
     unsafe extern "C" fn get_config(
         vdpa: *mut vdpa_device,
         offset: c_uint,
@@ -476,6 +575,9 @@ impl<T: Operations> VTable<T> {
         }
     }
 
+    /// # Safety
+    ///
+    /// See [`VTable`].
     unsafe extern "C" fn set_config(
         vdpa: *mut vdpa_device,
         offset: c_uint,
@@ -495,11 +597,17 @@ impl<T: Operations> VTable<T> {
         }
     }
 
+    /// # Safety
+    ///
+    /// See [`VTable`].
     unsafe extern "C" fn get_generation(vdpa: *mut vdpa_device) -> u32 {
         // SAFETY: By the type's contract with C.
         T::get_generation(unsafe { device(vdpa) })
     }
 
+    /// # Safety
+    ///
+    /// See [`VTable`].
     unsafe extern "C" fn get_iova_range(vdpa: *mut vdpa_device) -> vdpa_iova_range {
         // SAFETY: By the type's contract with C.
         let range = T::get_iova_range(unsafe { device(vdpa) });
@@ -509,6 +617,9 @@ impl<T: Operations> VTable<T> {
         }
     }
 
+    /// # Safety
+    ///
+    /// See [`VTable`].
     unsafe extern "C" fn set_vq_affinity(
         vdpa: *mut vdpa_device,
         index: u16,
@@ -528,6 +639,9 @@ impl<T: Operations> VTable<T> {
         })
     }
 
+    /// # Safety
+    ///
+    /// See [`VTable`].
     unsafe extern "C" fn get_vq_affinity(
         vdpa: *mut vdpa_device,
         index: u16,
@@ -539,6 +653,9 @@ impl<T: Operations> VTable<T> {
             .map_or(null(), |mask| mask.as_raw().cast_const())
     }
 
+    /// # Safety
+    ///
+    /// See [`VTable`].
     unsafe extern "C" fn set_map(
         vdpa: *mut vdpa_device,
         asid: c_uint,
@@ -553,6 +670,9 @@ impl<T: Operations> VTable<T> {
         })
     }
 
+    /// # Safety
+    ///
+    /// See [`VTable`].
     unsafe extern "C" fn dma_map(
         vdpa: *mut vdpa_device,
         asid: c_uint,
@@ -583,6 +703,9 @@ impl<T: Operations> VTable<T> {
         })
     }
 
+    /// # Safety
+    ///
+    /// See [`VTable`].
     unsafe extern "C" fn dma_unmap(
         vdpa: *mut vdpa_device,
         asid: c_uint,
@@ -601,6 +724,9 @@ impl<T: Operations> VTable<T> {
         })
     }
 
+    /// # Safety
+    ///
+    /// See [`VTable`].
     unsafe extern "C" fn reset_map(vdpa: *mut vdpa_device, asid: c_uint) -> c_int {
         from_result(|| {
             // SAFETY: By the type's contract with C.
@@ -614,6 +740,9 @@ impl<T: Operations> VTable<T> {
         })
     }
 
+    /// # Safety
+    ///
+    /// See [`VTable`].
     unsafe extern "C" fn set_group_asid(
         vdpa: *mut vdpa_device,
         group: c_uint,
@@ -635,6 +764,9 @@ impl<T: Operations> VTable<T> {
         })
     }
 
+    /// # Safety
+    ///
+    /// See [`VTable`].
     unsafe extern "C" fn bind_mm(vdpa: *mut vdpa_device, mm: *mut bindings::mm_struct) -> c_int {
         from_result(|| {
             // SAFETY: C passes an address space that is valid for the time of this call.
@@ -645,6 +777,9 @@ impl<T: Operations> VTable<T> {
         })
     }
 
+    /// # Safety
+    ///
+    /// See [`VTable`].
     unsafe extern "C" fn unbind_mm(vdpa: *mut vdpa_device) {
         // SAFETY: By the type's contract with C.
         T::unbind_mm(unsafe { device(vdpa) });

@@ -90,12 +90,18 @@ impl Work {
         })
     }
 
+    /// # Safety
+    ///
+    /// For C to call, on a member of a [`Work`] that was queued.
     unsafe extern "C" fn run_now(work: *mut kthread_work) {
         // SAFETY: C passes the member `now` of a `Work`, which lives until the thread has ended.
         let this = unsafe { &*container_of!(Opaque::cast_from(work), Self, now) };
         this.target.run();
     }
 
+    /// # Safety
+    ///
+    /// For C to call, on a member of a [`Work`] that was queued.
     unsafe extern "C" fn run_later(work: *mut kthread_work) {
         // `work` is the first member of `struct kthread_delayed_work`.
         let later = work.cast::<kthread_delayed_work>();

@@ -44,6 +44,9 @@ unsafe fn spaces<'a>(map: virtio_map) -> &'a Spaces {
     unsafe { &*map.group.cast::<Spaces>() }
 }
 
+/// # Safety
+///
+/// See [`OPS`].
 unsafe extern "C" fn map_page(
     map: virtio_map,
     page: *mut bindings::page,
@@ -58,6 +61,9 @@ unsafe extern "C" fn map_page(
     unsafe { vdpa_bindings::rust_vdpa_page_to_phys(page) + offset as u64 }
 }
 
+/// # Safety
+///
+/// See [`OPS`].
 unsafe extern "C" fn unmap_page(
     _map: virtio_map,
     _addr: bindings::dma_addr_t,
@@ -67,6 +73,9 @@ unsafe extern "C" fn unmap_page(
 ) {
 }
 
+/// # Safety
+///
+/// See [`OPS`].
 unsafe extern "C" fn sync(
     _map: virtio_map,
     _addr: bindings::dma_addr_t,
@@ -75,6 +84,9 @@ unsafe extern "C" fn sync(
 ) {
 }
 
+/// # Safety
+///
+/// See [`OPS`].
 unsafe extern "C" fn alloc(
     map: virtio_map,
     size: usize,
@@ -87,6 +99,9 @@ unsafe extern "C" fn alloc(
     unsafe { vdpa_bindings::rust_vdpa_alloc(size, addr, gfp) }
 }
 
+/// # Safety
+///
+/// See [`OPS`].
 unsafe extern "C" fn free(
     _map: virtio_map,
     size: usize,
@@ -98,14 +113,23 @@ unsafe extern "C" fn free(
     unsafe { vdpa_bindings::rust_vdpa_free(vaddr, size) };
 }
 
+/// # Safety
+///
+/// See [`OPS`].
 unsafe extern "C" fn need_sync(_map: virtio_map, _addr: bindings::dma_addr_t) -> bool {
     false
 }
 
+/// # Safety
+///
+/// See [`OPS`].
 unsafe extern "C" fn mapping_error(_map: virtio_map, _addr: bindings::dma_addr_t) -> c_int {
     0
 }
 
+/// # Safety
+///
+/// See [`OPS`].
 unsafe extern "C" fn max_mapping_size(_map: virtio_map) -> usize {
     usize::MAX
 }
