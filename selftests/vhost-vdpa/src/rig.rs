@@ -87,7 +87,8 @@ impl Plan {
             "the device does not offer features {:#x}",
             wanted & !offered
         );
-        let usual = uapi::NET_F_MAC | uapi::NET_F_STATUS | uapi::NET_F_CTRL_VQ;
+        let mut usual = uapi::NET_F_MAC | uapi::NET_F_STATUS;
+        usual |= uapi::NET_F_CTRL_VQ | uapi::NET_F_CTRL_RX;
         Ok(wanted | offered & usual)
     }
 }
@@ -543,6 +544,17 @@ impl Port {
         out.extend_from_slice(data);
         self.control_raw(&out, 1)?
             .ok_or_else(|| Stop::Fail("no answer to a control command".into()))
+    }
+
+    /// Has the device filter what it receives, which it need not do before it
+    /// is told to.
+    pub(crate) fn filter(&mut self) -> Result<(), Stop> {
+        require!(
+            self.features & uapi::NET_F_CTRL_RX != 0,
+            "the device does not filter"
+        );
+        ensure_eq!(self.control(0, 0, &[&[0]])?, 0);
+        Ok(())
     }
 
     /// Puts pieces into the control queue and waits for the answer: the first

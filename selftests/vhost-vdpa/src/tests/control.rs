@@ -90,6 +90,7 @@ fn receive_modes(context: &Context) -> Outcome {
 fn address(context: &Context) -> Outcome {
     for legacy in [false, true] {
         let (devices, mut a, mut b) = pair(context, legacy, uapi::NET_F_CTRL_MAC_ADDR)?;
+        a.filter()?;
         let new = [0x02, 0x44, 0x44, 0x44, 0x44, 0x44];
         ensure_eq!(a.control(CLASS_MAC, MAC_ADDR_SET, &[&new])?, OK);
         ensure_eq!(a.vhost.config(0, 6)?, new.to_vec());
@@ -118,6 +119,7 @@ fn address_table(context: &Context) -> Outcome {
     for legacy in [false, true] {
         let features = uapi::NET_F_CTRL_MAC_ADDR | uapi::NET_F_CTRL_RX;
         let (_devices, mut a, mut b) = pair(context, legacy, features)?;
+        a.filter()?;
         let unicast = table(1, &[STRANGER]);
         let multicast = table(1, &[MULTICAST]);
         let none = table(0, &[]);

@@ -186,7 +186,9 @@ fn addresses(context: &Context) -> Outcome {
     let devices = [context.device(0)?, context.device(1)?, context.device(2)?];
     let mut ports = Vec::new();
     for device in &devices {
-        ports.push(Port::start(device, Plan::MODERN)?);
+        let mut port = Port::start(device, Plan::MODERN)?;
+        port.filter()?;
+        ports.push(port);
     }
     let everybody = [0xff; 6];
     let broadcast = frame(everybody, mac(0), 100, 1);

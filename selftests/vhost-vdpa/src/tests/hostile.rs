@@ -115,6 +115,9 @@ fn attack(context: &Context, plan: Plan, queue: usize, attack: Attack<'_>) -> Ou
     let mut victim = Port::prepare(&devices[0], plan)?;
     let mut b = Port::start(&devices[1], Plan::MODERN)?;
     let mut c = Port::start(&devices[2], Plan::MODERN)?;
+    // Neither shall hear what is sent to the victim.
+    b.filter()?;
+    c.filter()?;
     attack(&mut victim);
     victim.enable()?;
     victim.vhost.add_status(uapi::DRIVER_OK)?;

@@ -159,6 +159,7 @@ fn mac_bytes(context: &Context) -> Outcome {
     }
     ensure_eq!(port.vhost.config(0, 6)?, new.to_vec());
     // It receives what is for the new address, and no more for the old one.
+    port.filter()?;
     let wanted = frame(new, mac(1), 200, 3);
     b.send(&wanted)?;
     port.expect(&wanted)?;
