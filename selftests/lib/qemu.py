@@ -3,6 +3,7 @@
 
 import json
 import os
+import resource
 import shutil
 import socket
 import subprocess
@@ -179,6 +180,9 @@ class Guest:
 
     def start(self):
         """Starts QEMU and connects to its monitor and agent port."""
+        # vhost-vdpa pins all of the guest's memory, and counts it against this.
+        unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, unlimited)
         with open(f"{self.folder}/qemu.log", "wb") as log:
             self.process = subprocess.Popen(
                 self.options(), stdin=subprocess.DEVNULL, stdout=log, stderr=log
