@@ -226,7 +226,11 @@ impl Controller {
     }
 
     fn complain(&self, error: CommandError) {
-        pr_debug!("{}: control command refused: {:?}\n", self.port.name(), error);
+        pr_debug!(
+            "{}: control command refused: {:?}\n",
+            self.port.name(),
+            error
+        );
     }
 }
 

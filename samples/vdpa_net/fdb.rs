@@ -87,10 +87,7 @@ impl<S: DerefMut<Target = [Entry]>> Fdb<S> {
 
     fn bucket_mut(&mut self, mac: &Mac, vlan: u16) -> &mut [Entry] {
         let at = self.bucket_index(mac, vlan);
-        self.entries
-            .chunks_mut(WAYS)
-            .nth(at)
-            .unwrap_or(&mut [])
+        self.entries.chunks_mut(WAYS).nth(at).unwrap_or(&mut [])
     }
 
     /// Notes that the station `mac` of `vlan` was heard on `port` at `now` (seconds).

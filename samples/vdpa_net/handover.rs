@@ -137,9 +137,7 @@ impl Scratch {
 
     /// The segments of what is reserved.
     pub(crate) fn segments_of(&self, reserved: &Reserved) -> &[Segment] {
-        self.segments
-            .get(reserved.segments.clone())
-            .unwrap_or(&[])
+        self.segments.get(reserved.segments.clone()).unwrap_or(&[])
     }
 
     /// Begins with nothing reserved from `ring`.
@@ -259,11 +257,7 @@ impl Target {
     /// # Errors
     ///
     /// `ENOMEM`.
-    pub(crate) fn new(
-        addresses: &Addresses,
-        port: Option<Arc<Port>>,
-        spread: u32,
-    ) -> Result<Self> {
+    pub(crate) fn new(addresses: &Addresses, port: Option<Arc<Port>>, spread: u32) -> Result<Self> {
         let index = port.as_ref().map_or(0, |port| port.receive_index(spread));
         let port = match port {
             Some(port) => {
@@ -417,9 +411,7 @@ impl Hand<'_> {
             Taken::Closed => Outcome::Done(frames.count),
             Taken::Rework(n) if n > 0 => Outcome::Done(n),
             Taken::Rework(_) => match frames.get(0) {
-                Some((parts, segments)) => {
-                    self.rework(from.data(), parts, segments, waiter, sent)
-                }
+                Some((parts, segments)) => self.rework(from.data(), parts, segments, waiter, sent),
                 None => Outcome::Done(1),
             },
         })
@@ -457,7 +449,10 @@ impl Hand<'_> {
             let Some((parts, _)) = frames.get(at) else {
                 continue;
             };
-            match ring.peer.delivery(&parts.offload, &parts.addresses, parts.len) {
+            match ring
+                .peer
+                .delivery(&parts.offload, &parts.addresses, parts.len)
+            {
                 Delivery::Pass => (),
                 Delivery::TooLong => {
                     too_long += 1;
@@ -492,9 +487,6 @@ impl Hand<'_> {
         }
         self.after_take(ring)?;
         drop(guard);
-        if overruns > 0 {
-            queue.set_stalled(true);
-        }
         self.received.drops += too_long;
         self.received.overruns += overruns;
         sent.drops += too_long;

@@ -319,7 +319,12 @@ impl Machine {
     pub(crate) fn fault(&self, index: u16, reason: Reason) {
         if !self.ask(Lifecycle::broken) && self.warnings.allow() {
             let name = self.port.name();
-            pr_warn!("{}: virtqueue {} is broken: {}\n", name, index, Show(reason));
+            pr_warn!(
+                "{}: virtqueue {} is broken: {}\n",
+                name,
+                index,
+                Show(reason)
+            );
         }
         // A fault is never refused.
         let _ = self.event(Event::Fault);

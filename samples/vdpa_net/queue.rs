@@ -144,11 +144,7 @@ impl Ring {
     /// # Errors
     ///
     /// The ring is broken.
-    pub(crate) fn want_kicks(
-        &mut self,
-        mem: &impl Memory,
-        want: bool,
-    ) -> Result<bool, RingError> {
+    pub(crate) fn want_kicks(&mut self, mem: &impl Memory, want: bool) -> Result<bool, RingError> {
         if want {
             self.kicks = true;
             self.queue.enable_kicks(mem)

@@ -119,7 +119,6 @@ impl Hand<'_> {
                 }
                 Ok(Taken::Empty) if waiter.is_some() => return Outcome::Blocked(0),
                 Ok(Taken::Empty) => {
-                    self.queue.set_stalled(true);
                     self.received.overruns += left.len() as u64;
                     sent.overruns += 1;
                     return Outcome::Done(1);

@@ -188,7 +188,12 @@ impl Management for Manager {
         let offered = Self::features(config)?;
         let pairs = config.max_vq_pairs.unwrap_or(1);
         if !(1..=MAX_PAIRS).contains(&pairs) {
-            pr_err!("{}: {} queue pairs are not 1 to {}\n", name, pairs, MAX_PAIRS);
+            pr_err!(
+                "{}: {} queue pairs are not 1 to {}\n",
+                name,
+                pairs,
+                MAX_PAIRS
+            );
             return Err(EINVAL);
         }
         let mtu = config.mtu.map_or(Ok(DEFAULT_MTU), Self::check_mtu)?;

@@ -322,12 +322,9 @@ impl<'a> Turn<'a> {
     fn take(&mut self, batch: &mut Batch) -> Result<bool, Reason> {
         // A view may be older than what the driver mapped just now, so what fails is tried again
         // with a new one.
-        match self.pop(batch) {
-            Err(_) => {
-                self.renew()?;
-                self.pop(batch)?;
-            }
-            Ok(()) => (),
+        if self.pop(batch).is_err() {
+            self.renew()?;
+            self.pop(batch)?;
         }
         for at in 0..batch.frames.len() {
             let Some(frame) = batch.frames.get(at) else {
@@ -456,8 +453,9 @@ impl<'a> Turn<'a> {
 
             // A run of frames that go the same way.
             let run = batch.from(at).iter().take_while(|f| {
-                f.parts
-                    .is_some_and(|p| target.is_for(&p.addresses) && p.addresses.from == parts.addresses.from)
+                f.parts.is_some_and(|p| {
+                    target.is_for(&p.addresses) && p.addresses.from == parts.addresses.from
+                })
             });
             let count = run.count();
             let Some(port) = target.port().cloned() else {
@@ -474,6 +472,11 @@ impl<'a> Turn<'a> {
                 }
                 None => true,
             };
+            if !patient {
+                if let Some(queue) = port.queue(target.index()) {
+                    queue.set_stalled(true);
+                }
+            }
             let waiter = match self.work.handle.as_ref() {
                 Some(handle) if patient => Some((self.work.key(), handle)),
                 _ => None,
