@@ -347,8 +347,11 @@ impl Queue {
         Ok(())
     }
 
-    /// Ends the wait of the worker `key`.
+    /// Ends the wait of the worker `key`, if it waits.
     pub(crate) fn forget_waiter(&self, key: u64) {
+        if !self.awaited.load(Relaxed) {
+            return;
+        }
         let mut waiters = self.waiters.lock();
         let gone = match waiters.iter().position(|w| w.key == key) {
             Some(at) => waiters.remove(at).ok(),

@@ -35,6 +35,10 @@ use crate::{
     transmit::Parts, //
 };
 
+/// The most pieces a frame may be cut into. The smallest segments that the network stack sends give
+/// fewer; a sender that asks for segments of a byte only wants to keep others busy.
+const MAX_PIECES: u32 = 1024;
+
 /// How far taking buffers for pieces got.
 enum Taken {
     /// There are buffers for this many of them, at least one.
@@ -52,6 +56,11 @@ enum Taken {
 /// The frame is not what its header says, or there is no memory.
 fn pieces(from: &View, segments: &[Segment], parts: &Parts) -> Result<KVec<Frame>> {
     let header = &parts.offload;
+    if header.segmentation().is_some()
+        && parts.len.div_ceil(u32::from(header.gso_size).max(1)) > MAX_PIECES
+    {
+        return Err(EINVAL);
+    }
     let whole = Frame::gather(from, segments, parts.header_len, parts.len as usize)?;
     let checksum = header.needs_checksum().then_some(Checksum {
         start: header.csum_start,

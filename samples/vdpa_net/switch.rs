@@ -44,6 +44,15 @@ struct Inner {
     next: u32,
 }
 
+impl Inner {
+    /// The ports from `number` on.
+    fn from(&self, number: u32) -> &[Arc<Port>] {
+        // Ports are numbered in the order in which they connect.
+        let at = self.ports.partition_point(|p| p.number() < number);
+        self.ports.get(at..).unwrap_or(&[])
+    }
+}
+
 /// The switch.
 ///
 /// Its lock is held for a lookup only; workers keep what they looked up while they handle one
@@ -153,9 +162,9 @@ impl Switch {
         let inner = self.inner.lock();
         match inner.fdb.lookup(&frame.to, frame.domain(), now) {
             Some(at) if at == number => Way::Back,
-            Some(at) => match inner.ports.iter().find(|p| p.number() == at) {
-                Some(port) => Way::To(port.clone()),
-                None => Way::Flood,
+            Some(at) => match inner.from(at).first() {
+                Some(port) if port.number() == at => Way::To(port.clone()),
+                _ => Way::Flood,
             },
             None => Way::Flood,
         }
@@ -165,11 +174,7 @@ impl Switch {
     /// them without holding the lock: start with `None`, go on with the number of the last one.
     pub(crate) fn next_port(&self, number: Option<u32>) -> Option<Arc<Port>> {
         let inner = self.inner.lock();
-        // Ports are numbered in the order in which they connect.
-        inner
-            .ports
-            .iter()
-            .find(|p| number.is_none_or(|n| p.number() > n))
-            .cloned()
+        let first = number.map_or(0, |number| number.saturating_add(1));
+        inner.from(first).first().cloned()
     }
 }

@@ -494,6 +494,10 @@ impl<'a> Turn<'a> {
                 Outcome::Done(n) => {
                     at += n;
                     self.waited = None;
+                    // It may have begun to wait and then found what it needs.
+                    if let Some(queue) = port.queue(target.index()) {
+                        queue.forget_waiter(self.work.key());
+                    }
                 }
                 Outcome::Blocked(n) => {
                     at += n;
