@@ -254,7 +254,7 @@ impl Port {
             false => 0,
         }));
         let base = if self.plan.packed() {
-            start | start << 16
+            start | (start << 16)
         } else {
             start
         };

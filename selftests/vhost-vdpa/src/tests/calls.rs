@@ -104,7 +104,7 @@ fn features(context: &Context) -> Outcome {
         ensure!(offered & bit != 0, "feature {bit:#x} is not offered");
     }
     // Offered, these stop a transitional guest or QEMU's migration.
-    let harmful = 1 << 24 | uapi::F_RING_PACKED | 1 << 30 | 0b111 << 41;
+    let harmful = (1 << 24) | (1 << 30) | uapi::F_RING_PACKED | (0b111 << 41);
     ensure_eq!(offered & harmful, 0);
     for wanted in [offered, uapi::F_VERSION_1 | uapi::F_ACCESS_PLATFORM] {
         vhost.set_features(wanted)?;
@@ -117,7 +117,7 @@ fn features(context: &Context) -> Outcome {
         vhost.reset()?;
     }
     // What was not offered is refused, now or by FEATURES_OK.
-    let missing = !offered & (1 << 62 | 1 << 39);
+    let missing = !offered & ((1 << 62) | (1 << 39));
     if vhost.set_features(offered | missing).is_ok() {
         vhost.add_status(FEATURES_OK)?;
         require!(

@@ -110,7 +110,7 @@ fn base_packed(context: &Context) -> Outcome {
     vhost.set_features(features)?;
     vhost.vring(uapi::SET_VRING_NUM, 0, 64)?;
     for position in [0x8000, 0x0000, 0x8001, 0x003f, 0x803f] {
-        let base = position | position << 16;
+        let base = position | (position << 16);
         vhost.vring(uapi::SET_VRING_BASE, 0, base)?;
         ensure_eq!(vhost.vring(uapi::GET_VRING_BASE, 0, 0)?, base);
     }

@@ -182,7 +182,7 @@ fn save_and_restore(a: &mut Port, b: &mut Port, count: u32) -> Outcome {
         let base = a.base(TX)?;
         match a.plan.packed() {
             false => ensure_eq!(base, u32::from(used)),
-            true => ensure_eq!(base, u32::from(used) | u32::from(used) << 16),
+            true => ensure_eq!(base, u32::from(used) | (u32::from(used) << 16)),
         }
         a.restart(Some(used))?;
     }
