@@ -4,7 +4,7 @@
 use super::{Context, Tests};
 use crate::ktap::{ensure, ensure_eq, ensure_errno, require, Outcome};
 use crate::memory::{Pages, PAGE};
-use crate::rig::{Plan, Port};
+use crate::rig::{exchange, Plan, Port};
 use crate::uapi::{self, Message, RO, RW, WO};
 
 pub(super) const TESTS: Tests = &[
@@ -21,6 +21,11 @@ pub(super) const TESTS: Tests = &[
         while_running,
     ),
     ("IOTLB: maps over a reset", over_reset),
+    (
+        "IOTLB: queues in an address space of their own",
+        other_space,
+    ),
+    ("IOTLB: memory mapped page by page", page_by_page),
 ];
 
 /// An address well inside every range.
@@ -241,4 +246,64 @@ fn over_reset(context: &Context) -> Outcome {
         ensure!(vhost.status()? == 0, "status after reset");
     }
     Ok(())
+}
+
+fn other_space(context: &Context) -> Outcome {
+    context.require_switch()?;
+    let (a, b) = (context.device(0)?, context.device(1)?);
+    let mut b = Port::start(&b, Plan::MODERN)?;
+    let mut a = Port::prepare(&a, Plan::MODERN)?;
+    require!(
+        a.vhost.half(uapi::GET_AS_NUM, 0)? > 1,
+        "the device has one address space"
+    );
+    let (base, length) = (a.region.base(), a.region.len() as u64);
+    a.vhost.iotlb(0, uapi::INVALIDATE, base, length)?;
+    a.vhost.map(1, base, length, a.region.as_ptr() as u64, RW)?;
+    for group in 0..a.vhost.half(uapi::GET_GROUP_NUM, 0)? {
+        a.vhost.vring(uapi::SET_GROUP_ASID, group, 1)?;
+    }
+    a.run()?;
+    exchange(&mut a, &mut b, 20)?;
+    exchange(&mut b, &mut a, 20)?;
+    // What goes on in the other one is nothing to it.
+    for _ in 0..20 {
+        a.vhost.map(0, base, length, a.region.as_ptr() as u64, RW)?;
+        a.vhost.iotlb(0, uapi::INVALIDATE, 0, u64::MAX)?;
+    }
+    exchange(&mut a, &mut b, 20)?;
+    ensure_eq!(a.vhost.status()? & uapi::NEEDS_RESET, 0);
+    // A reset brings every group back into the first.
+    a.vhost.iotlb(1, uapi::INVALIDATE, base, length)?;
+    a.restart(None)?;
+    exchange(&mut a, &mut b, 20)
+}
+
+fn page_by_page(context: &Context) -> Outcome {
+    context.require_switch()?;
+    let (a, b) = (context.device(0)?, context.device(1)?);
+    let mut b = Port::start(&b, Plan::MODERN)?;
+    let mut a = Port::prepare(&a, Plan::MODERN)?;
+    let (base, length) = (a.region.base(), a.region.len() as u64);
+    let (page, uaddr) = (PAGE as u64, a.region.as_ptr() as u64);
+    let pages = length / page;
+    a.vhost.iotlb(0, uapi::INVALIDATE, base, length)?;
+    // Every page once, since 7 and their number have no common factor.
+    ensure!(pages % 7 != 0, "{pages} pages");
+    for number in 0..pages {
+        let at = number * 7 % pages * page;
+        a.vhost.map(0, base + at, page, uaddr + at, RW)?;
+    }
+    a.run()?;
+    // Buffers lie across pages, and frames across buffers.
+    exchange(&mut a, &mut b, 200)?;
+    exchange(&mut b, &mut a, 200)?;
+    // A hole in the middle, then all of it.
+    a.vhost.plain(uapi::SUSPEND)?;
+    a.vhost
+        .iotlb(0, uapi::INVALIDATE, base + 5 * page, 3 * page)?;
+    a.vhost
+        .map(0, base + 5 * page, 3 * page, uaddr + 5 * page, RW)?;
+    a.vhost.plain(uapi::RESUME)?;
+    exchange(&mut a, &mut b, 20)
 }
