@@ -15,10 +15,14 @@ use kernel::ffi::c_void;
 
 /// The callbacks of a device: one for each virtqueue, and one for configuration changes.
 ///
-/// Whoever uses the device sets them, at any time. The device fires them, from any context. A
-/// virtqueue's callback is reached only while the virtqueue is enabled, and none is reached after
-/// a reset until it is set again: the users of the bus free what a callback refers to then, and
-/// do not clear the callback.
+/// Whoever uses the device sets them, at any time. A virtqueue's callback is reached only while the
+/// virtqueue is enabled, and none is reached after a reset until it is set again: the users of the
+/// bus free what a callback refers to then, and do not clear the callback.
+///
+/// The device fires them, in any context but one: not in
+/// [`Operations::kick_vq`](crate::Operations::kick_vq), nor with a lock held that `kick_vq` takes.
+/// A user may give the eventfd of a callback as that of a kick as well, of any device, so that
+/// firing one ends in `kick_vq`.
 pub struct Callbacks {
     queues: KVec<Pin<KBox<Slot>>>,
     config: Pin<KBox<Slot>>,
@@ -89,14 +93,15 @@ impl Callbacks {
     }
 
     /// Lets the callback of virtqueue `index` be reached, or not any more. When it returns after
-    /// closing, the callback does not run.
+    /// closing, the bus driver's function does not run; a user's eventfd may be signalled once
+    /// more.
     pub(crate) fn open_queue(&self, index: u16, open: bool) {
         if let Some(slot) = self.slot(index) {
             slot.state.lock().open = open;
         }
     }
 
-    /// Forgets all callbacks. When it returns, none runs.
+    /// Forgets all callbacks. When it returns, no function of the bus driver runs.
     pub(crate) fn clear(&self) {
         for slot in &self.queues {
             slot.replace(None);
@@ -109,8 +114,10 @@ impl Callbacks {
 /// Where one callback is kept.
 #[pin_data]
 struct Slot {
-    /// Held while the callback runs, so that one that was replaced has stopped running. A callback
-    /// may run in a hard interrupt, so it does not sleep, nor call back into the device.
+    /// Held while a function of the bus driver runs, so that one that was replaced has stopped
+    /// running. It is made for hard interrupts, so it does not sleep, nor call back into the
+    /// device. Not held while an eventfd is signalled: that runs whatever waits for it, up to the
+    /// `kick_vq` of some device.
     #[pin]
     state: SpinLockIrq<State>,
 }
@@ -136,10 +143,20 @@ impl Slot {
         // A callback may raise a softirq: with bottom halves off it runs as soon as they are on
         // again, instead of being left to ksoftirqd.
         let _bottom_halves = BottomHalves::disable();
-        let state = self.state.lock();
-        if let (true, Some(target)) = (state.open, &state.target) {
-            target.fire();
-        }
+        let eventfd = {
+            let state = self.state.lock();
+            match (state.open, &state.target) {
+                (true, Some(Target::Eventfd(eventfd))) => eventfd.clone(),
+                (true, Some(Target::Function { function, private })) => {
+                    // SAFETY: By the requirements of `Target::new`: the slot is locked.
+                    unsafe { function(*private) };
+                    return;
+                }
+                _ => return,
+            }
+        };
+        // It may have been replaced by now: a signal too many, to an eventfd that is still there.
+        eventfd.signal();
     }
 }
 
@@ -163,7 +180,7 @@ impl Target {
     ///
     /// # Safety
     ///
-    /// For as long as the returned value is used, the function may be called with the pointer
+    /// For as long as the returned value is in a slot, the function may be called with the pointer
     /// that comes with it. The eventfd, if there is one, must be valid now; a reference to it is
     /// taken.
     unsafe fn new(callback: &vdpa_bindings::vdpa_callback) -> Option<Self> {
@@ -175,16 +192,6 @@ impl Target {
             function: callback.callback?,
             private: callback.private,
         })
-    }
-
-    fn fire(&self) {
-        match self {
-            Self::Eventfd(eventfd) => eventfd.signal(),
-            Self::Function { function, private } => {
-                // SAFETY: By the requirements of `Target::new`.
-                unsafe { function(*private) };
-            }
-        }
     }
 }
 
@@ -210,14 +217,23 @@ impl Eventfd {
     }
 
     fn signal(&self) {
-        // SAFETY: By the type invariant the eventfd is valid. It may be signalled in any context.
+        // SAFETY: By the type invariant the eventfd is valid. It may be signalled in any context;
+        // from within the wakeup of another one, C refuses.
         unsafe { vdpa_bindings::eventfd_signal_mask(self.0.as_ptr(), 0) };
+    }
+}
+
+impl Clone for Eventfd {
+    fn clone(&self) -> Self {
+        // SAFETY: By the type invariant the eventfd is valid.
+        unsafe { Self::get(self.0) }
     }
 }
 
 impl Drop for Eventfd {
     fn drop(&mut self) {
-        // SAFETY: By the type invariant this gives back a reference that is ours.
+        // SAFETY: By the type invariant this gives back a reference that is ours. C frees the
+        // eventfd without sleeping.
         unsafe { vdpa_bindings::eventfd_ctx_put(self.0.as_ptr()) };
     }
 }

@@ -9,8 +9,8 @@
 //!
 //! What is easily got wrong is not left to the driver:
 //!
-//! * Interrupts of the driver side ([`Callbacks`]) can be fired from any context while they are
-//!   replaced, and are cut off when a virtqueue is disabled or the device reset.
+//! * Interrupts of the driver side ([`Callbacks`]) can be fired while they are replaced, and are
+//!   cut off when a virtqueue is disabled or the device reset.
 //! * The memory of the driver side ([`memory`]) is reached through snapshots that keep their pages
 //!   alive, and that an unmap waits for.
 //! * A device is unregistered, its users gone and its last reference dropped before the management
@@ -22,20 +22,34 @@
 //!
 //! ```ignore
 //! use kernel::{prelude::*, sync::Arc};
-//! use vdpa::{mgmt, Device, Operations, Setup};
+//! use vdpa::{mgmt, worker, Device, Operations, Setup, Worker};
 //!
-//! struct Net {
+//! /// What the worker needs.
+//! struct Queues {
 //!     callbacks: Arc<vdpa::Callbacks>,
 //!     memory: Arc<vdpa::memory::Spaces>,
+//! }
+//!
+//! impl worker::Run for Queues {
+//!     fn run(&self) {
+//!         // Take a view of `memory`, use what the rings have in it, then tell the driver.
+//!         self.callbacks.queue(0);
+//!     }
+//! }
+//!
+//! struct Net {
+//!     work: worker::Handle,
+//!     /// Ends with the device's data.
+//!     _worker: Worker,
 //! }
 //!
 //! #[vtable]
 //! impl Operations for Net {
 //!     const SOFTWARE: bool = true;
 //!
-//!     fn kick_vq(dev: &Device<Self>, index: u16) {
-//!         // `dev` dereferences to `Net`; `index` is one of the device's virtqueues.
-//!         dev.callbacks.queue(index);
+//!     fn kick_vq(dev: &Device<Self>, _index: u16) {
+//!         // `dev` dereferences to `Net`. Interrupts are off here, and nothing may be fired.
+//!         dev.work.queue();
 //!     }
 //!     // ...
 //! }
@@ -46,17 +60,20 @@
 //! impl mgmt::Management for Manager {
 //!     type Device = Net;
 //!
-//!     fn dev_add(&self, _name: &CStr, _config: &mgmt::Config) -> Result<(Setup, Arc<Net>)> {
+//!     fn dev_add(&self, name: &CStr, _config: &mgmt::Config) -> Result<(Setup, Arc<Net>)> {
 //!         // Three virtqueues, two groups of them, two address spaces.
 //!         let setup = Setup::software(3, 2, 2)?;
-//!         let net = Arc::new(
-//!             Net {
+//!         let queues = Arc::new(
+//!             Queues {
 //!                 callbacks: setup.callbacks(),
 //!                 memory: setup.spaces().ok_or(EINVAL)?,
 //!             },
 //!             GFP_KERNEL,
 //!         )?;
-//!         Ok((setup, net))
+//!         let worker = Worker::new(name, queues)?;
+//!         let work = worker.handle();
+//!         let net = Net { work, _worker: worker };
+//!         Ok((setup, Arc::new(net, GFP_KERNEL)?))
 //!     }
 //! }
 //!

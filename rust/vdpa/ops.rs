@@ -110,8 +110,14 @@ pub trait Operations: Send + Sync + Sized + 'static {
     /// [`Self::get_vq_num_max`] through.
     fn set_vq_num(dev: &Device<Self>, index: u16, num: u32);
 
-    /// The driver made buffers available. May be called in atomic context, and at any time:
-    /// before the virtqueue is ready or the driver either.
+    /// The driver made buffers available. May be called at any time: before the virtqueue is ready
+    /// or the driver either.
+    ///
+    /// vhost-vdpa calls it where the user's eventfd is signalled, with interrupts off and the
+    /// eventfd locked. That eventfd may be the callback of a virtqueue too, of this device or any
+    /// other, so the caller may be [`Callbacks::queue`](crate::Callbacks::queue) on the way. It
+    /// must not sleep, fire callbacks, or take a lock with which callbacks are fired. Have a
+    /// [`Worker`](crate::Worker) do the work, by its [`Handle`](crate::worker::Handle).
     fn kick_vq(dev: &Device<Self>, index: u16);
 
     /// As [`Self::kick_vq`], with what the driver says about the ring when
