@@ -48,13 +48,41 @@ impl VqState {
 
 /// A page whose stores ring the doorbell of a virtqueue, to be mapped into a guest.
 ///
-/// C maps it only if the address is aligned to a page and the size is that of a page.
+/// The default is none.
+///
+/// # Invariants
+///
+/// `size` is 0, or a user may write whatever he likes to the `size` bytes of registers at `addr`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NotificationArea {
+    addr: u64,
+    size: u64,
+}
+
+impl NotificationArea {
+    /// The `size` bytes at physical address `addr`.
+    ///
+    /// C maps them only if the address is aligned to a page and the size is that of a page.
+    ///
+    /// # Safety
+    ///
+    /// They must be registers of the device that returns this value from
+    /// [`Operations::get_vq_notification`], for as long as it is registered. Nothing but its
+    /// doorbell may be among them: C lets a user's process write to all of them.
+    pub const unsafe fn new(addr: u64, size: u64) -> Self {
+        // INVARIANT: By the function requirements.
+        Self { addr, size }
+    }
+
     /// The physical address.
-    pub addr: u64,
-    /// The length in bytes. An area that is not to be mapped has none.
-    pub size: u64,
+    pub fn addr(&self) -> u64 {
+        self.addr
+    }
+
+    /// The length in bytes. 0 if there is nothing to be mapped.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
 }
 
 /// A range of the device's address space and the memory behind it.
@@ -170,6 +198,9 @@ pub trait Operations: Send + Sync + Sized + 'static {
 
     /// The number of the interrupt that means used buffers of this virtqueue and nothing else, if
     /// it has one. It does not change while the driver is ready.
+    ///
+    /// KVM may pass this interrupt on to a guest without the kernel seeing it, so it must be one
+    /// that the device's driver requested, for nothing else.
     fn get_vq_irq(_dev: &Device<Self>, _index: u16) -> Option<u32> {
         build_error!(VTABLE_DEFAULT_ERROR)
     }

@@ -338,8 +338,8 @@ impl<T: Operations> VTable<T> {
             .map(|dev| T::get_vq_notification(dev, index))
             .unwrap_or_default();
         vdpa_notification_area {
-            addr: area.addr,
-            size: area.size,
+            addr: area.addr(),
+            size: area.size(),
         }
     }
 
