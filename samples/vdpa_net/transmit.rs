@@ -73,6 +73,10 @@ const BATCHES: usize = 8;
 /// How long a frame waits for receive buffers.
 const PATIENCE: Delta = Delta::from_millis(20);
 
+/// How long a worker looks for more frames before it asks the driver for a kick. Drivers send in
+/// bursts, and a kick costs more than this.
+const POLL: Delta = Delta::from_micros(50);
+
 /// Destinations that a turn remembers.
 const TARGETS: usize = 4;
 
@@ -156,6 +160,16 @@ enum Next {
     Again,
     /// Another turn when the receiver posts buffers, or after [`PATIENCE`].
     Wait,
+}
+
+/// What became of a batch.
+enum Progress {
+    /// The worker is done with all of its frames.
+    All,
+    /// For some of them there were no receive buffers.
+    Some,
+    /// There were no frames.
+    Empty,
 }
 
 /// What a worker's batches are for: the transmit queue of one queue pair.
@@ -294,10 +308,22 @@ impl<'a> Turn<'a> {
     }
 
     fn batches(&mut self, tools: &mut Tools) -> Next {
-        for _ in 0..BATCHES {
-            match self.batch(tools) {
-                Ok(None) => (),
-                Ok(Some(next)) => return next,
+        let mut handled = 0;
+        // Since when there are no more frames.
+        let mut idle: Option<Instant<Monotonic>> = None;
+        while handled < BATCHES {
+            let poll = handled > 0 && idle.is_none_or(|since| since.elapsed() < POLL);
+            match self.batch(tools, poll) {
+                Ok(Progress::All) => {
+                    handled += 1;
+                    idle = None;
+                }
+                Ok(Progress::Some) => return Next::Wait,
+                Ok(Progress::Empty) if poll => {
+                    idle.get_or_insert_with(Instant::now);
+                    core::hint::spin_loop();
+                }
+                Ok(Progress::Empty) => return Next::Idle,
                 Err(reason) => {
                     self.work.port.fault(self.index, reason);
                     return Next::Idle;
@@ -307,24 +333,28 @@ impl<'a> Turn<'a> {
         Next::Again
     }
 
-    /// Handles one batch. Returns what is to be done after it, or `None` for the next batch.
-    fn batch(&mut self, tools: &mut Tools) -> Result<Option<Next>, Reason> {
-        if !self.take(&mut tools.batch)? {
-            return Ok(Some(Next::Idle));
+    /// Handles one batch. If the ring is empty, the driver is asked to kick, unless it is polled.
+    fn batch(&mut self, tools: &mut Tools, poll: bool) -> Result<Progress, Reason> {
+        if !self.take(&mut tools.batch, poll)? {
+            return Ok(Progress::Empty);
         }
         let done = self.forward(tools)?;
         self.give_back(&tools.batch, done)?;
-        Ok((done < tools.batch.frames.len()).then_some(Next::Wait))
+        Ok(if done < tools.batch.frames.len() {
+            Progress::Some
+        } else {
+            Progress::All
+        })
     }
 
     /// Takes a batch of frames from the ring and looks at them. Returns whether there were any; if
-    /// not, the driver will kick for the next one.
-    fn take(&mut self, batch: &mut Batch) -> Result<bool, Reason> {
+    /// not, the driver will kick for the next one, unless the ring is polled.
+    fn take(&mut self, batch: &mut Batch, poll: bool) -> Result<bool, Reason> {
         // A view may be older than what the driver mapped just now, so what fails is tried again
         // with a new one.
-        if self.pop(batch).is_err() {
+        if self.pop(batch, poll).is_err() {
             self.renew()?;
-            self.pop(batch)?;
+            self.pop(batch, poll)?;
         }
         for at in 0..batch.frames.len() {
             let Some(frame) = batch.frames.get(at) else {
@@ -349,7 +379,7 @@ impl<'a> Turn<'a> {
         Ok(())
     }
 
-    fn pop(&self, batch: &mut Batch) -> Result<(), Reason> {
+    fn pop(&self, batch: &mut Batch, poll: bool) -> Result<(), Reason> {
         batch.frames.clear();
         let Some(queue) = self.work.port.queue(self.index) else {
             return Ok(());
@@ -384,7 +414,7 @@ impl<'a> Turn<'a> {
                 // There is room for BATCH of them.
                 let _ = batch.frames.push_within_capacity(frame);
             }
-            if !batch.frames.is_empty() || !ring.want_kicks(mem, true)? {
+            if !batch.frames.is_empty() || poll || !ring.want_kicks(mem, true)? {
                 return Ok(());
             }
             ring.want_kicks(mem, false)?;
