@@ -92,7 +92,6 @@ const DEFAULT_FEATURES: Features = features::MAC
     .union(features::CTRL_VLAN)
     .union(features::CTRL_MAC_ADDR)
     .union(features::MQ)
-    .union(features::GUEST_ANNOUNCE)
     .union(features::CSUM)
     .union(features::GUEST_CSUM)
     .union(features::HOST_TSO4)
@@ -109,7 +108,11 @@ const DEFAULT_FEATURES: Features = features::MAC
     .union(Features::ACCESS_PLATFORM);
 
 /// What devices can offer besides, to be asked for.
+///
+/// QEMU announces a guest that moved itself, shows GUEST_ANNOUNCE to it whether the device offers
+/// it or not, and refuses shadow virtqueues and so migration if it does.
 const MORE_FEATURES: Features = features::CTRL_RX_EXTRA
+    .union(features::GUEST_ANNOUNCE)
     .union(Features::RING_PACKED)
     .union(Features::IN_ORDER)
     .union(Features::ORDER_PLATFORM)
