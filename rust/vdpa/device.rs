@@ -21,8 +21,13 @@ use kernel::{
         from_err_ptr,
         to_result, //
     },
+    page::PAGE_SIZE,
     prelude::*,
     sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
         Arc,
         ArcBorrow, //
     },
@@ -96,6 +101,8 @@ impl Setup {
 struct Parts<T> {
     data: Arc<T>,
     setup: Setup,
+    /// What the data said of it once, found good. 0 before.
+    vq_align: Atomic<u32>,
     /// Dropped last: the management device waits for it.
     _alive: Counted,
 }
@@ -156,6 +163,12 @@ impl<T: Operations> Device<T> {
     /// The address spaces of a device in software.
     pub fn spaces(&self) -> Option<&Spaces> {
         self.parts().setup.spaces.as_deref()
+    }
+
+    /// The alignment of rings in bytes, of a registered device: a power of two, and no more than a
+    /// page.
+    pub(crate) fn vq_align(&self) -> u32 {
+        self.parts().vq_align.load(Relaxed)
     }
 
     fn parts(&self) -> &Parts<T> {
@@ -236,6 +249,7 @@ impl<T: Operations> Unregistered<T> {
             Parts {
                 data,
                 setup,
+                vq_align: Atomic::new(0),
                 _alive: alive,
             },
             GFP_KERNEL,
@@ -281,7 +295,8 @@ impl<T: Operations> Unregistered<T> {
     ///
     /// # Errors
     ///
-    /// What C reports, `EEXIST` if the name is taken.
+    /// `EINVAL` if rings cannot be aligned as the device wants it, and what C reports: `EEXIST` if
+    /// the name is taken.
     ///
     /// # Safety
     ///
@@ -291,6 +306,15 @@ impl<T: Operations> Unregistered<T> {
         self,
         mdev: *mut vdpa_bindings::vdpa_mgmt_dev,
     ) -> Result<&'a Device<T>> {
+        // Kernel drivers lay out their rings with this and do not check: a number that is no power
+        // of two, or more than what their memory is aligned to, puts parts of a ring outside of it.
+        let align = T::get_vq_align(&self);
+        if !align.is_power_of_two() || align as usize > PAGE_SIZE {
+            pr_err!("rings cannot be aligned to {} bytes\n", align);
+            return Err(EINVAL);
+        }
+        self.parts().vq_align.store(align, Relaxed);
+
         let vdpa = self.as_raw();
         let queues = u32::from(self.queues());
         // SAFETY: By the function requirements the bus lock is held, and the device is not

@@ -210,7 +210,9 @@ pub trait Operations: Send + Sync + Sized + 'static {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
-    /// The alignment of rings in bytes. A power of two.
+    /// The alignment of rings in bytes: a power of two, and no more than a page.
+    ///
+    /// Called once, before the device is registered, which fails if it is something else.
     fn get_vq_align(dev: &Device<Self>) -> u32;
 
     /// The group a virtqueue belongs to. All virtqueues of a group share an address space.

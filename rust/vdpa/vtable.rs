@@ -368,7 +368,7 @@ impl<T: Operations> VTable<T> {
     /// See [`VTable`].
     unsafe extern "C" fn get_vq_align(vdpa: *mut vdpa_device) -> u32 {
         // SAFETY: By the type's contract with C.
-        T::get_vq_align(unsafe { device(vdpa) })
+        unsafe { device::<T>(vdpa) }.vq_align()
     }
 
     /// # Safety
