@@ -17,7 +17,8 @@ use kernel::ffi::c_void;
 ///
 /// Whoever uses the device sets them, at any time. A virtqueue's callback is reached only while the
 /// virtqueue is enabled, and none is reached after a reset until it is set again: the users of the
-/// bus free what a callback refers to then, and do not clear the callback.
+/// bus free what a callback refers to then, and do not clear the callback. None is reached after
+/// the device was unregistered.
 ///
 /// The device fires them, in any context but one: not in
 /// [`Operations::kick_vq`](crate::Operations::kick_vq), nor with a lock held that `kick_vq` takes.

@@ -344,6 +344,9 @@ impl<T: Operations> Unregistered<T> {
         let this = Self(unsafe { NonNull::new_unchecked(vdpa.cast()) });
         // SAFETY: By the function requirements the bus lock is held.
         unsafe { vdpa_bindings::_vdpa_unregister_device(vdpa) };
+        // Not every driver resets the device when its probing fails, and what the callbacks belong
+        // to is gone now.
+        this.callbacks().clear();
         this
     }
 }
