@@ -291,7 +291,8 @@ impl<T: Operations> Unregistered<T> {
 
     /// Registers the device for the management device `mdev`.
     ///
-    /// The reference passes to the bus, until [`Self::unregister`] takes it back.
+    /// The reference passes to the bus, until [`Self::unregister`] takes it back; on an error, it
+    /// comes back at once.
     ///
     /// # Errors
     ///
@@ -305,13 +306,13 @@ impl<T: Operations> Unregistered<T> {
     pub(crate) unsafe fn register<'a>(
         self,
         mdev: *mut vdpa_bindings::vdpa_mgmt_dev,
-    ) -> Result<&'a Device<T>> {
+    ) -> Result<&'a Device<T>, (Self, Error)> {
         // Kernel drivers lay out their rings with this and do not check: a number that is no power
         // of two, or more than what their memory is aligned to, puts parts of a ring outside of it.
         let align = T::get_vq_align(&self);
         if !align.is_power_of_two() || align as usize > PAGE_SIZE {
             pr_err!("rings cannot be aligned to {} bytes\n", align);
-            return Err(EINVAL);
+            return Err((self, EINVAL));
         }
         self.parts().vq_align.store(align, Relaxed);
 
@@ -319,10 +320,13 @@ impl<T: Operations> Unregistered<T> {
         let queues = u32::from(self.queues());
         // SAFETY: By the function requirements the bus lock is held, and the device is not
         // registered yet.
-        to_result(unsafe {
+        let result = to_result(unsafe {
             (*vdpa).mdev = mdev;
             vdpa_bindings::_vdpa_register_device(vdpa, queues)
-        })?;
+        });
+        if let Err(error) = result {
+            return Err((self, error));
+        }
         let this = self.0;
         core::mem::forget(self);
         // SAFETY: The bus holds the reference, and nobody takes it back while its lock is held.

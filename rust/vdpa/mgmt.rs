@@ -117,6 +117,10 @@ pub trait Management: Send + Sync + Sized + 'static {
 
     /// Makes a device. It is registered under `name` when this returns.
     ///
+    /// If that fails, because the name is taken for one, [`Self::dev_removed`] is called without
+    /// [`Self::dev_added`]. If it does not come so far, for want of memory, the data are just
+    /// dropped: what dropping does not end is to be begun in [`Self::dev_added`].
+    ///
     /// # Errors
     ///
     /// Any; `EINVAL` for a combination that is not possible, `EOPNOTSUPP` for one the device does
@@ -128,7 +132,8 @@ pub trait Management: Send + Sync + Sized + 'static {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
-    /// The device was unregistered: its users are gone, and none of its operations runs or will.
+    /// The device was unregistered, or could not be registered: its users are gone, and none of its
+    /// operations runs or will.
     /// Here its threads are stopped, and what refers to its data in a circle is taken apart.
     fn dev_removed(&self, _dev: &Device<Self::Device>) {
         build_error!(VTABLE_DEFAULT_ERROR)
@@ -278,7 +283,12 @@ impl<M: Management> Inner<M> {
             let dev =
                 Unregistered::<M::Device>::new(this.parent.device(), name, setup, data, alive)?;
             // SAFETY: This is the `dev_add` operation of `mdev`.
-            let dev = unsafe { dev.register(mdev) }?;
+            let dev = unsafe { dev.register(mdev) }.map_err(|(dev, error)| {
+                if M::HAS_DEV_REMOVED {
+                    this.management.dev_removed(&dev);
+                }
+                error
+            })?;
             if M::HAS_DEV_ADDED {
                 // The bus lock is held, so the device is not deleted meanwhile.
                 this.management.dev_added(dev);
