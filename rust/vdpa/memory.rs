@@ -116,7 +116,17 @@ impl Spaces {
     ///
     /// As [`Self::view`].
     pub fn view_of_group(&self, group: u32) -> Result<View> {
-        self.view(self.asid_of_group(group))
+        let mut asid = self.asid_of_group(group);
+        loop {
+            let view = self.view(asid)?;
+            // The group may have been moved, and the old address space found without views,
+            // between the two. If it was not, whoever moves it from now on waits for this view.
+            let now = self.asid_of_group(group);
+            if now == asid {
+                return Ok(view);
+            }
+            asid = now;
+        }
     }
 
     /// The address space `group` is in. 0 for a group there is not.
