@@ -99,7 +99,7 @@ impl Spaces {
     /// Takes a snapshot of address space `asid`.
     ///
     /// Take one for a batch of work and drop it before waiting for anything: an unmap waits for
-    /// it. The first call after a map or unmap sleeps; a call after that does not.
+    /// it. May sleep, as may dropping the view.
     ///
     /// # Errors
     ///

@@ -115,11 +115,13 @@ impl Entry {
 }
 
 /// The maps of an address space, in order of address. They do not overlap.
-pub(super) struct Map(KVec<Entry>);
+///
+/// There may be thousands, more than fit in pages that must be next to each other.
+pub(super) struct Map(KVVec<Entry>);
 
 impl Map {
     pub(super) const fn new() -> Self {
-        Self(KVec::new())
+        Self(KVVec::new())
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -127,7 +129,7 @@ impl Map {
     }
 
     pub(super) fn clear(&mut self) {
-        self.0 = KVec::new();
+        self.0 = KVVec::new();
     }
 
     /// Adds a map.
@@ -178,9 +180,9 @@ impl Map {
     }
 }
 
-/// A snapshot of a [`Map`].
+/// A snapshot of a [`Map`]. Dropping the last reference may sleep.
 pub(super) struct Table {
-    entries: KVec<Entry>,
+    entries: KVVec<Entry>,
     _alive: Counted,
 }
 
@@ -191,7 +193,7 @@ impl Table {
     ///
     /// `ENOMEM`.
     pub(super) fn new(map: &Map, count: Arc<Count>) -> Result<Self> {
-        let mut entries = KVec::with_capacity(map.0.len(), GFP_KERNEL)?;
+        let mut entries = KVVec::with_capacity(map.0.len(), GFP_KERNEL)?;
         for entry in &map.0 {
             entries.push(entry.clone(), GFP_KERNEL)?;
         }

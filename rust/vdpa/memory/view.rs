@@ -37,7 +37,7 @@ use super::table::Table;
 /// The other side of the memory changes it at the same time, so nothing here makes a reference to
 /// it; bytes are copied, 16-bit values loaded and stored.
 ///
-/// A view is for one task. Whatever it does works in atomic context too.
+/// A view is for one task. Memory is accessed in atomic context too, but dropping a view may sleep.
 pub struct View {
     table: Arc<Table>,
     /// Every address is the physical address of the same number.
