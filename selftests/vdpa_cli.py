@@ -292,7 +292,7 @@ def host_to_host(mgmtdev):
             stack.callback(device.bind, None)
             space.take(device.netdev, f"10.79.0.{number}/24")
             spaces.append(space)
-        output = spaces[0].run("ping", "-f", "-q", "-c", 500, "-w", 60, "10.79.0.2").stdout
+        output = spaces[0].run("ping", "-f", "-q", "-c", 500, "-W", 10, "10.79.0.2").stdout
         assert "500 received" in output, output
         tool = os.path.join(CHECKOUT, "build", "selftests", "guest-tool")
         with spaces[1].background(tool, "serve", "0.0.0.0:5001") as server:

@@ -45,7 +45,7 @@ def report(lines):
         ktap.say(f"{name}: {text}")
 
 
-def serve(port, dev, wanted=(), unwanted=(), pings=100, megabytes=8, **options):
+def serve(port, dev, wanted=(), unwanted=(), pings=100, megabytes=2, **options):
     """Boots a guest, checks its features, and lets traffic go both ways."""
     with qemu.Guest(dev, **options) as guest:
         guest.wait_boot()
@@ -72,7 +72,7 @@ def kinds(mgmtdev):
         ktap.say("modern")
         serve(port, dev, card="disable-legacy=on", wanted=[VERSION_1])
         ktap.say("legacy again")
-        serve(port, dev, card="disable-modern=on", unwanted=[VERSION_1], megabytes=1)
+        serve(port, dev, card="disable-modern=on", unwanted=[VERSION_1])
 
 
 @suite.test(timeout=300)
@@ -131,8 +131,7 @@ def multiqueue(mgmtdev):
 def shadow(mgmtdev):
     """Guest behind QEMU's shadow virtqueues."""
     with traffic.HostPort(mgmtdev) as port, device(mgmtdev) as dev:
-        serve(port, dev, card="disable-legacy=on", backend="x-svq=on", wanted=[VERSION_1],
-              megabytes=4)
+        serve(port, dev, card="disable-legacy=on", backend="x-svq=on", wanted=[VERSION_1])
 
 
 @suite.test(timeout=300)
@@ -150,7 +149,7 @@ def mac_change(mgmtdev):
                 guest.run(f"ip link set eth0 address {other}")
                 traffic.prepare(guest)
                 assert guest.get("cat /sys/class/net/eth0/address") == other
-                report(traffic.both_ways(guest, port, megabytes=1))
+                report(traffic.both_ways(guest, port))
 
 
 @suite.test(timeout=300)
@@ -168,7 +167,7 @@ def reboot(mgmtdev):
                 sent, received = traffic.guest_ping(guest, 20)
                 assert sent == received == 20, f"{received} of {sent}"
             traffic.serve(guest)
-            report(traffic.both_ways(guest, port, megabytes=1))
+            report(traffic.both_ways(guest, port))
 
 
 @suite.test(timeout=400)
@@ -190,7 +189,7 @@ def stop_and_continue(mgmtdev):
                     line, (sent, received) = stream.finish(guest)
                 ktap.say(f"{card}: {line}; {received} of {sent} pings answered")
                 assert received >= sent - 1, f"{sent - received} pings lost"
-                report(traffic.both_ways(guest, port, megabytes=1))
+                report(traffic.both_ways(guest, port))
 
 
 def migrate(source, target, folder):
@@ -233,7 +232,7 @@ def live_migration(mgmtdev):
                          f" {received} of {sent} pings answered")
                 assert received >= sent - 1 - lost_in(result), f"{sent - received} pings lost"
                 source.__exit__()
-                report(traffic.both_ways(target, port, megabytes=1))
+                report(traffic.both_ways(target, port))
 
 
 def lost_in(result):

@@ -52,7 +52,7 @@ class HostPort:
     def ping(self, count, size=56):
         """Pings the guest as fast as it answers: (sent, received)."""
         output = self.namespace.run(
-            "ping", "-f", "-q", "-n", "-c", count, "-s", size, "-w", 60, GUEST,
+            "ping", "-f", "-q", "-n", "-c", count, "-s", size, "-W", 10, GUEST,
             check=False, timeout=90,
         ).stdout
         return counts(output)
@@ -94,7 +94,7 @@ def guest_send(guest, up, down):
     return guest.get(f"guest-tool send {HOST}:{PORT} --up {up} --down {down}", timeout=180)
 
 
-def both_ways(guest, port, pings=100, megabytes=8):
+def both_ways(guest, port, pings=100, megabytes=2):
     """Pings and TCP from each side.  Returns lines for a report.
 
     Fails if a single ping is lost or a byte arrives wrong.
