@@ -10,6 +10,7 @@
 #include <linux/io.h>
 #include <linux/jiffies.h>
 #include <linux/kref.h>
+#include <linux/memory_hotplug.h>
 #include <linux/mm.h>
 #include <linux/netdevice.h>
 #include <linux/rcupdate.h>
@@ -67,12 +68,34 @@ void rust_vdpa_synchronize_tasks(void)
 	synchronize_rcu_tasks();
 }
 
-/* NULL if there is no memory at this address. */
+/* The memory at an address that has a page in use; NULL if it has none. */
 void *rust_vdpa_phys_to_virt(u64 pa)
 {
 	if (pa >> PAGE_SHIFT > ULONG_MAX || !pfn_valid(PHYS_PFN(pa)))
 		return NULL;
 	return phys_to_virt(pa);
+}
+
+/* Holes, registers, firmware and the kernel's image are reserved, if a page. */
+static bool ram(unsigned long pfn)
+{
+	struct page *page = pfn_to_online_page(pfn);
+
+	return page && (!PageReserved(page) || is_zero_pfn(pfn));
+}
+
+/*
+ * How many bytes from this address on, at most max, are memory that was given
+ * to the page allocator, or the zero page.
+ */
+size_t rust_vdpa_ram(u64 pa, size_t max)
+{
+	size_t len = 0;
+
+	while (len < max && (pa + len) >> PAGE_SHIFT <= ULONG_MAX &&
+	       ram(PHYS_PFN(pa + len)))
+		len += PAGE_SIZE - offset_in_page(pa + len);
+	return min(len, max);
 }
 
 /*

@@ -26,6 +26,7 @@ void rust_vdpa_synchronize_tasks(void);
 
 /* memory */
 void *rust_vdpa_phys_to_virt(u64 pa);
+size_t rust_vdpa_ram(u64 pa, size_t max);
 size_t rust_vdpa_folio_get(size_t pfn, size_t max);
 size_t rust_vdpa_folio_put(size_t pfn, size_t max);
 u64 rust_vdpa_page_to_phys(struct page *page);

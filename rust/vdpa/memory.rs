@@ -15,9 +15,14 @@
 //!
 //! The kernel's own drivers (`virtio_vdpa`) make no maps. They ask for the address of each buffer
 //! instead, and get the physical address. From the first time one asks until the next reset, and
-//! only if there is no map, a view reaches all of physical memory, as a DMA capable device without
+//! only if there is no map, a view reaches all RAM of the kernel, as a DMA capable device without
 //! an IOMMU does. A user of vhost-vdpa cannot ask, so an address space without maps is an empty one
 //! for him.
+//!
+//! Such a view is as dangerous as such a device, and no type says so: a device that takes its
+//! addresses from anywhere but the rings of its driver overwrites the kernel, and what the driver
+//! freed without a reset is written to all the same. All the crate can do is to refuse what is not
+//! RAM, and to let no reset return while such a view is left.
 
 use kernel::{
     new_mutex,
@@ -66,6 +71,15 @@ use table::{
 /// How long an unmap waits for the views that were taken before it, in milliseconds. A view is
 /// held for a batch of work, which takes far less.
 const DRAIN_MS: u32 = 10_000;
+
+/// What to do about a view that is not dropped within [`DRAIN_MS`].
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Patience {
+    /// Leave it. It keeps its pages, so it does no harm but to the user it belongs to.
+    Limited,
+    /// Wait on.
+    Endless,
+}
 
 /// The address spaces of a device, and which of them its groups of virtqueues are in.
 pub struct Spaces {
@@ -219,19 +233,22 @@ impl Spaces {
         let group = self.groups.get(group as usize).ok_or(EINVAL)?;
         let old = group.xchg(asid, kernel::sync::atomic::Full);
         if old != asid {
-            self.space(old)?.drain();
+            self.space(old)?.drain(Patience::Limited);
         }
         Ok(())
     }
 
     /// The device was reset: the next driver starts without anything but the maps.
+    ///
+    /// Waits for the views of a driver in the kernel, however long it takes: the driver frees its
+    /// memory next, and nothing else keeps it.
     pub(crate) fn reset(&self) {
         for group in &self.groups {
             group.store(0, Release);
         }
         if self.kernel_user.xchg(false, kernel::sync::atomic::Full) {
             for space in &self.spaces {
-                space.drain();
+                space.drain(Patience::Endless);
             }
         }
     }
@@ -296,7 +313,7 @@ impl Space {
             f(&mut maps);
             self.mapped.store(!maps.is_empty(), Release);
         }
-        self.drain();
+        self.drain(Patience::Limited);
     }
 
     /// Lets the next view take a new snapshot. To be called with `maps` locked.
@@ -306,7 +323,7 @@ impl Space {
     }
 
     /// Waits until all snapshots taken so far are gone.
-    fn drain(&self) {
+    fn drain(&self, patience: Patience) {
         let _draining = self.draining.lock();
         let parity = {
             let _maps = self.maps.lock();
@@ -317,13 +334,16 @@ impl Space {
         };
         let [even, odd] = &self.counts;
         let old = if parity == 0 { even } else { odd };
-        if !old.wait(DRAIN_MS) {
+        while !old.wait(DRAIN_MS) {
             static STUCK: RateLimit = RateLimit::new();
             if STUCK.allow() {
                 pr_warn!(
                     "a device still uses memory {} s after its unmap\n",
                     DRAIN_MS / 1000
                 );
+            }
+            if patience == Patience::Limited {
+                break;
             }
         }
     }

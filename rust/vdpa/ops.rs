@@ -268,7 +268,8 @@ pub trait Operations: Send + Sync + Sized + 'static {
 
     /// Resets the device. When it returns, the device uses no ring and no memory of the driver.
     /// The crate then forgets the callbacks, and for a device in software puts all groups into
-    /// address space 0. Maps stay.
+    /// address space 0. Maps stay. If its user was a driver in the kernel, it waits until the last
+    /// [`View`](crate::memory::View) is dropped, so this must not leave one to the caller's task.
     ///
     /// # Errors
     ///

@@ -40,7 +40,8 @@ use super::table::Table;
 /// A view is for one task. Memory is accessed in atomic context too, but dropping a view may sleep.
 pub struct View {
     table: Arc<Table>,
-    /// Every address is the physical address of the same number.
+    /// Every address is the physical address of the same number. Nothing keeps that memory: the
+    /// kernel's own driver frees it after a reset, which waits for this view.
     everything: bool,
     /// Where a map was found lately, by a few bits of the address.
     cache: [Cell<u32>; Self::CACHE],
@@ -120,8 +121,8 @@ impl View {
     /// buffers are likely not to share.
     const CACHE_SHIFT: u32 = 21;
 
-    /// Sparse memory comes and goes in sections; those are never smaller.
-    const SECTION: u64 = 2 << 20;
+    /// As much physical memory as is looked at in one go. What follows is asked for again.
+    const PHYSICAL: usize = 64 << 10;
 
     pub(super) fn new(table: Arc<Table>, everything: bool) -> Self {
         Self {
@@ -163,13 +164,17 @@ impl View {
     /// As [`Self::piece`], if an address is that of physical memory.
     fn physical(addr: u64, max: usize) -> Option<Piece> {
         // SAFETY: Any number may be asked about.
+        let len = unsafe { vdpa_bindings::rust_vdpa_ram(addr, max.min(Self::PHYSICAL)) };
+        if len == 0 {
+            return None;
+        }
+        // SAFETY: As above.
         let host = unsafe { vdpa_bindings::rust_vdpa_phys_to_virt(addr) };
-        let rest = Self::SECTION - addr % Self::SECTION;
-        // INVARIANT: There is memory at `addr`, so there is up to the end of the section.
+        // INVARIANT: These are pages of the page allocator, which are in the direct map one after
+        // the other. Whose they are, the driver knows that named them.
         Some(Piece {
             host: NonNull::new(host.cast())?,
-            // CAST: At most 2 MiB.
-            len: max.min(rest as usize),
+            len,
         })
     }
 
