@@ -93,11 +93,8 @@ impl Spaces {
     pub(crate) fn new(groups: u32, asids: u32) -> Result<Self> {
         let mut spaces = KVec::new();
         for _ in 0..asids {
-            let counts = [
-                Arc::new(Count::new(), GFP_KERNEL)?,
-                Arc::new(Count::new(), GFP_KERNEL)?,
-            ];
-            spaces.push(KBox::pin_init(Space::new(counts), GFP_KERNEL)?, GFP_KERNEL)?;
+            let views = Arc::new(Count::new(), GFP_KERNEL)?;
+            spaces.push(KBox::pin_init(Space::new(views), GFP_KERNEL)?, GFP_KERNEL)?;
         }
         let mut asid_of = KVec::new();
         for _ in 0..groups {
@@ -192,8 +189,8 @@ impl Spaces {
             extent.writable,
             Arc::new(pages, GFP_KERNEL)?,
         )?;
-        let mut maps = space.maps.lock();
-        maps.insert(entry)?;
+        let mut state = space.state.lock();
+        state.map.insert(entry)?;
         space.mapped.store(true, Release);
         space.outdate();
         Ok(())
@@ -257,31 +254,34 @@ impl Spaces {
 /// One address space.
 #[pin_data]
 struct Space {
-    /// What is mapped.
     #[pin]
-    maps: Mutex<Map>,
-    /// Whether anything is mapped. Changed only with `maps` locked.
+    state: Mutex<State>,
+    /// Whether anything is mapped. Changed only with `state` locked.
     mapped: Atomic<bool>,
-    /// A snapshot of `maps`, if one was taken since they last changed. Set only with `maps` locked.
+    /// A snapshot of the map, if one was taken since it last changed. Set only with `state` locked.
     #[pin]
     current: SpinLockIrq<Option<Arc<Table>>>,
-    /// Which of `counts` new snapshots are counted by. Changed only with `maps` locked.
-    parity: Atomic<u32>,
-    /// The snapshots alive, those taken before the last drain began apart from those after.
-    counts: [Arc<Count>; 2],
-    /// Held while waiting for snapshots, so that there are never more than two generations.
+    /// Held while waiting for snapshots: who comes second has to wait for the first one's, too.
     #[pin]
     draining: Mutex<()>,
 }
 
+struct State {
+    /// What is mapped.
+    map: Map,
+    /// The snapshots alive that were taken since the last drain began.
+    views: Arc<Count>,
+}
+
 impl Space {
-    fn new(counts: [Arc<Count>; 2]) -> impl PinInit<Self> {
+    fn new(views: Arc<Count>) -> impl PinInit<Self> {
         pin_init!(Self {
-            maps <- new_mutex!(Map::new()),
+            state <- new_mutex!(State {
+                map: Map::new(),
+                views,
+            }),
             mapped: Atomic::new(false),
             current <- new_spinlock_irq!(None),
-            parity: Atomic::new(0),
-            counts,
             draining <- new_mutex!(()),
         })
     }
@@ -291,17 +291,12 @@ impl Space {
         if let Some(table) = &*self.current.lock() {
             return Ok(table.clone());
         }
-        let maps = self.maps.lock();
+        let state = self.state.lock();
         if let Some(table) = &*self.current.lock() {
             return Ok(table.clone());
         }
-        let [even, odd] = &self.counts;
-        let count = if self.parity.load(Relaxed) == 0 {
-            even
-        } else {
-            odd
-        };
-        let table = Arc::new(Table::new(&maps, count.clone())?, GFP_KERNEL)?;
+        let table = Table::new(&state.map, state.views.clone())?;
+        let table = Arc::new(table, GFP_KERNEL)?;
         *self.current.lock() = Some(table.clone());
         Ok(table)
     }
@@ -309,14 +304,14 @@ impl Space {
     /// Removes maps by `f`, and waits until nobody uses them.
     fn shrink(&self, f: impl FnOnce(&mut Map)) {
         {
-            let mut maps = self.maps.lock();
-            f(&mut maps);
-            self.mapped.store(!maps.is_empty(), Release);
+            let mut state = self.state.lock();
+            f(&mut state.map);
+            self.mapped.store(!state.map.is_empty(), Release);
         }
         self.drain(Patience::Limited);
     }
 
-    /// Lets the next view take a new snapshot. To be called with `maps` locked.
+    /// Lets the next view take a new snapshot. To be called with `state` locked.
     fn outdate(&self) {
         let old = self.current.lock().take();
         drop(old);
@@ -325,15 +320,17 @@ impl Space {
     /// Waits until all snapshots taken so far are gone.
     fn drain(&self, patience: Patience) {
         let _draining = self.draining.lock();
-        let parity = {
-            let _maps = self.maps.lock();
+        // Those that come later are counted apart, and so is from the next drain on what this one
+        // gives up on: each is waited for once. Without memory they are waited for together.
+        let later = Arc::new(Count::new(), GFP_KERNEL);
+        let old = {
+            let mut state = self.state.lock();
             self.outdate();
-            let parity = self.parity.load(Relaxed);
-            self.parity.store(parity ^ 1, Relaxed);
-            parity
+            match later {
+                Ok(later) => core::mem::replace(&mut state.views, later),
+                Err(_) => state.views.clone(),
+            }
         };
-        let [even, odd] = &self.counts;
-        let old = if parity == 0 { even } else { odd };
         while !old.wait(DRAIN_MS) {
             static STUCK: RateLimit = RateLimit::new();
             if STUCK.allow() {
