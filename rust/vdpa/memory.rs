@@ -220,6 +220,13 @@ impl Spaces {
         Ok(())
     }
 
+    /// Removes all maps of all address spaces.
+    pub(crate) fn clear(&self) {
+        for space in &self.spaces {
+            space.shrink(Map::clear);
+        }
+    }
+
     /// Puts `group` into address space `asid`.
     ///
     /// # Errors

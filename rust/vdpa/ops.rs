@@ -277,7 +277,7 @@ pub trait Operations: Send + Sync + Sized + 'static {
     fn reset(dev: &Device<Self>) -> Result;
 
     /// As [`Self::reset`], for a user that relies on an old parent's habit: with `clean_map`, on
-    /// maps being dropped.
+    /// maps being dropped. For a device in software the crate drops them.
     ///
     /// # Errors
     ///

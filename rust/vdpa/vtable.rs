@@ -506,8 +506,12 @@ impl<T: Operations> VTable<T> {
     unsafe extern "C" fn compat_reset(vdpa: *mut vdpa_device, flags: u32) -> c_int {
         // SAFETY: By the type's contract with C.
         let dev = unsafe { device::<T>(vdpa) };
-        let result = T::compat_reset(dev, flags & vdpa_bindings::VDPA_RESET_F_CLEAN_MAP != 0);
+        let clean_map = flags & vdpa_bindings::VDPA_RESET_F_CLEAN_MAP != 0;
+        let result = T::compat_reset(dev, clean_map);
         Self::after_reset(dev);
+        if let (true, Some(spaces)) = (clean_map, dev.spaces()) {
+            spaces.clear();
+        }
         from_result(|| result.map(|()| 0))
     }
 
