@@ -34,8 +34,8 @@ impl Pages {
     ///
     /// # Errors
     ///
-    /// `EINVAL` if the range is empty or wraps around, or a page is no memory; `ENOMEM` if a page
-    /// has too many references.
+    /// `EINVAL` if the range is empty or wraps around, or a page is no memory or has too many
+    /// references.
     ///
     /// # Safety
     ///
@@ -63,7 +63,7 @@ impl Pages {
                 vdpa_bindings::rust_vdpa_folio_get(first + pages.held, count - pages.held)
             };
             if more == 0 {
-                return Err(ENOMEM);
+                return Err(EINVAL);
             }
             pages.held += more;
         }
