@@ -227,19 +227,19 @@ impl Spaces {
         }
     }
 
-    /// Puts `group` into address space `asid`.
+    /// Puts `group` into address space `asid`. Returns which one it was in.
     ///
     /// # Errors
     ///
     /// `EINVAL` if there is no such group or address space.
-    pub(crate) fn set_group_asid(&self, group: u32, asid: u32) -> Result {
+    pub(crate) fn set_group_asid(&self, group: u32, asid: u32) -> Result<u32> {
         self.space(asid)?;
         let group = self.groups.get(group as usize).ok_or(EINVAL)?;
         let old = group.xchg(asid, kernel::sync::atomic::Full);
         if old != asid {
             self.space(old)?.drain(Patience::Limited);
         }
-        Ok(())
+        Ok(old)
     }
 
     /// The device was reset: the next driver starts without anything but the maps.

@@ -383,7 +383,7 @@ pub trait Operations: Send + Sync + Sized + 'static {
     /// Puts a group of virtqueues into an address space. Not called while the driver is ready.
     ///
     /// A device in software need not implement it; if it does, it is called after the crate did
-    /// the move.
+    /// the move, which is taken back on an error.
     ///
     /// # Errors
     ///

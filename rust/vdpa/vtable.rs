@@ -758,11 +758,17 @@ impl<T: Operations> VTable<T> {
             if group >= dev.groups() {
                 return Err(EINVAL);
             }
-            if let Some(spaces) = dev.spaces() {
-                spaces.set_group_asid(group, asid)?;
-            }
+            let old = match dev.spaces() {
+                Some(spaces) => Some((spaces, spaces.set_group_asid(group, asid)?)),
+                None => None,
+            };
             if T::HAS_SET_GROUP_ASID {
-                T::set_group_asid(dev, group, asid)?;
+                T::set_group_asid(dev, group, asid).or_else(|error| {
+                    if let Some((spaces, old)) = old {
+                        spaces.set_group_asid(group, old)?;
+                    }
+                    Err(error)
+                })?;
             }
             Ok(0)
         })
