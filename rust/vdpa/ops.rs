@@ -109,6 +109,22 @@ pub struct Extent {
 /// less than that of its groups and an `asid` less than that of its address spaces.
 ///
 /// Operations with a default are optional. C sees only those that are implemented.
+///
+/// # Context
+///
+/// All but [`Self::kick_vq`] and [`Self::kick_vq_with_data`] may sleep. Of C's locks,
+///
+/// - [`Self::set_status`], [`Self::reset`], [`Self::compat_reset`], [`Self::set_config`] and
+///   [`Self::set_driver_features`] are called with the device's configuration locked for writing,
+///   so that they exclude each other and [`Self::get_config`]; only the 0 that comes before the
+///   first reading is set with it locked for reading.
+///   [`Management::dev_set_attr`](crate::mgmt::Management::dev_set_attr) is called with it locked
+///   for writing as well, the operations on virtqueues are not.
+/// - [`Self::dma_map`] and [`Self::set_map`], and [`Self::dma_unmap`] where a map fails halfway,
+///   are called with the user's address space locked for reading. They must neither access the
+///   user's memory, which may fault, nor wait for somebody who does or who changes that address
+///   space.
+/// - The operations of [`Management`](crate::mgmt::Management) are called with the bus locked.
 #[vtable]
 pub trait Operations: Send + Sync + Sized + 'static {
     /// The device works in software, on memory the crate gives it access to.
