@@ -12,6 +12,9 @@ GUEST = "10.77.0.2"
 PREFIX = "24"
 PORT = 5001
 
+# Seconds between the pings of a Stream.
+INTERVAL = 0.1
+
 
 class HostPort:
     """A device of the host's own, bound to virtio_vdpa, in a namespace.
@@ -128,7 +131,7 @@ class Stream:
             f"{{ guest-tool send {HOST}:{PORT} --until /tmp/stop >/tmp/stream 2>&1; "
             "echo $? >/tmp/done; } >/dev/null 2>&1 &"
         )
-        self.pings = self.port.namespace.background("ping", "-n", "-i", "0.1", "-O", GUEST)
+        self.pings = self.port.namespace.background("ping", "-n", "-i", INTERVAL, "-O", GUEST)
         self.ping = self.pings.__enter__()
         # It runs once an answer is there.
         for line in self.ping.stdout:
