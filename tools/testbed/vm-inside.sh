@@ -8,7 +8,9 @@ set -euo pipefail
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 TERM=${TERM:-vt100}
 cd /src
 
-modprobe -a vhost_vdpa virtio_vdpa virtio_net
+# Memory that is in many pieces makes many maps, and the VM's soon is.
+modprobe vhost_vdpa max_iotlb_entries=65536
+modprobe -a virtio_vdpa virtio_net
 # Guests inside use KVM; it is there if the processor has the extension.
 modprobe -q kvm_amd || modprobe -q kvm_intel || true
 
