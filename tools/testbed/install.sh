@@ -13,7 +13,7 @@ place=$top/lib/modules/$release/updates
 
 [ -d "$top/lib/modules/$release" ] ||
 	die "there is no kernel $release in $top/lib/modules." \
-	    "Name one that is: make $what KVER=$(ls "$top/lib/modules" 2>/dev/null | tail -n 1)"
+	    "Name one that is (make $what KVER=VERSION): $(ls "$top/lib/modules" 2>/dev/null || echo none is there)"
 
 shopt -s nullglob
 case $what in
