@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Functions that stand for what has no symbol in C: inline functions and
- * macros.  They hold no logic of their own.
+ * Functions that stand for what has no symbol in C: inline functions, macros,
+ * and the few steps in which C uses some of them together.
  */
 #ifndef _RUST_VDPA_HELPERS_H
 #define _RUST_VDPA_HELPERS_H

@@ -18,6 +18,12 @@
 //!
 //! C header: [`include/linux/vdpa.h`](srctree/include/linux/vdpa.h)
 //!
+//! # Limits
+//!
+//! Of C's operations `get_vq_map` is left out: all virtqueues of a device have the same map
+//! operations. Taking a reference to an eventfd relies on the layout of `struct eventfd_ctx` in
+//! `fs/eventfd.c`, which has its reference count first; look there with each new kernel.
+//!
 //! # Example
 //!
 //! ```ignore
