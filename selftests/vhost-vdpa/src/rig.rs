@@ -585,7 +585,9 @@ impl Port {
         let into = if room > 0 { &into[..] } else { &[] };
         queue.ring.add(&pieces, into, shape, slot)?;
         queue.publish()?;
-        match queue.used(PATIENCE)? {
+        // A device that is given no room for an answer may give up instead.
+        let patience = if room > 0 { PATIENCE } else { PATIENCE / 10 };
+        match queue.used(patience)? {
             None => Ok(None),
             Some(used) => {
                 queue.free.push_back(used.token);
