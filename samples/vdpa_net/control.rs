@@ -44,6 +44,9 @@ use crate::{
 /// that they are long.
 const COMMAND_LEN: usize = 2 + 2 * (4 + 6 * crate::filter::MAC_TABLE_LEN);
 
+/// Commands that are served in one turn.
+const COMMANDS: usize = 64;
+
 /// What a turn needs, allocated once.
 struct Tools {
     segments: KVec<Segment>,
@@ -91,12 +94,18 @@ impl Controller {
         )
     }
 
-    /// Serves all commands that are there.
-    fn serve(&self, tools: &mut Tools) -> Result<(), Reason> {
+    /// Serves the commands that are there, and returns whether there may be more: a driver that
+    /// goes on adding must not keep the worker from its other work, nor its memory mapped.
+    fn serve(&self, tools: &mut Tools) -> Result<bool, Reason> {
         let index = self.machine.control_index();
         let mut tally = Tally::default();
         let mut view = self.port.control_view().map_err(|_| Reason::NoMemory)?;
+        let mut served = 0;
         let result = loop {
+            if served == COMMANDS {
+                break Ok(true);
+            }
+            served += 1;
             let taken = match self.take(index, &view, tools) {
                 // The view may be older than what the driver mapped just now.
                 Err(_) => match self.port.control_view() {
@@ -114,7 +123,7 @@ impl Controller {
                         break Err(reason);
                     }
                 }
-                Ok(None) => break Ok(()),
+                Ok(None) => break Ok(false),
                 Err(reason) => break Err(reason),
             }
         };
@@ -239,10 +248,14 @@ impl Run for Controller {
         let Some(mut tools) = self.tools.lock().take() else {
             return;
         };
-        if let Err(reason) = self.serve(&mut tools) {
-            self.port.fault(self.machine.control_index(), reason);
-        }
+        let index = self.machine.control_index();
+        let served = self.serve(&mut tools);
         *self.tools.lock() = Some(tools);
+        match served {
+            Ok(true) => self.machine.look_at(index),
+            Ok(false) => (),
+            Err(reason) => self.port.fault(index, reason),
+        }
 
         if let Some((index, reason)) = self.port.take_fault() {
             self.machine.fault(index, reason);

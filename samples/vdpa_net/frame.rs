@@ -12,6 +12,10 @@ pub(crate) const VLAN_HLEN: usize = 4;
 /// Bytes at the start of a frame that [`Addresses::parse`] looks at.
 pub(crate) const HEAD_LEN: usize = ETH_HLEN + VLAN_HLEN;
 
+/// Length of the longest frame there is: an IP packet of 64 KiB in an Ethernet frame with two VLAN
+/// tags. A chain may hold up to 4 GiB, and copying that would take longer than a stop may.
+pub(crate) const MAX_LEN: u32 = 65_535 + (ETH_HLEN + 2 * VLAN_HLEN) as u32;
+
 /// EtherTypes of a VLAN tag: customer (802.1Q) and service (802.1ad).
 const TAGS: [u16; 2] = [0x8100, 0x88a8];
 

@@ -272,7 +272,7 @@ impl Machine {
     }
 
     /// Has somebody look at queue `index`.
-    fn look_at(&self, index: u16) {
+    pub(crate) fn look_at(&self, index: u16) {
         if self.is_control(index) {
             if let Some(handle) = self.control.as_ref() {
                 handle.queue();

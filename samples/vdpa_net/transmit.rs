@@ -43,7 +43,8 @@ use crate::{
     frame::{
         Addresses,
         ETH_HLEN,
-        HEAD_LEN, //
+        HEAD_LEN,
+        MAX_LEN, //
     },
     handover::{
         Outcome,
@@ -441,6 +442,9 @@ impl<'a> Turn<'a> {
         let (header, head) = bytes.split_at(header_len);
         // The total is at least `here`, which is more than the header's length.
         let len = total - header_len as u32;
+        if len > MAX_LEN {
+            return Ok(None);
+        }
         let Some(addresses) = Addresses::parse(head) else {
             return Ok(None);
         };
