@@ -46,7 +46,7 @@ def report(lines):
         ktap.say(f"{name}: {text}")
 
 
-def serve(port, dev, wanted=(), unwanted=(), pings=100, megabytes=2, **options):
+def serve(port, dev, wanted=(), unwanted=(), pings=100, megabytes=2, tcp=True, **options):
     """Boots a guest, checks its features, and lets traffic go both ways."""
     with qemu.Guest(dev, **options) as guest:
         guest.wait_boot()
@@ -59,7 +59,7 @@ def serve(port, dev, wanted=(), unwanted=(), pings=100, megabytes=2, **options):
         mac = guest.get("cat /sys/class/net/eth0/address")
         assert mac == MAC, mac
         traffic.prepare(guest)
-        report(traffic.both_ways(guest, port, pings, megabytes))
+        report(traffic.both_ways(guest, port, pings, megabytes if tcp else 0))
 
 
 @suite.test(timeout=600)
@@ -130,9 +130,13 @@ def multiqueue(mgmtdev):
 
 @suite.test(timeout=300)
 def shadow(mgmtdev):
-    """Guest behind QEMU's shadow virtqueues."""
+    """Guest behind QEMU's shadow virtqueues, pings only.
+
+    TCP at full rate from such a guest goes wrong now and then (see the limits
+    in Documentation/vdpa_net.rst), so it is not part of this yet.
+    """
     with traffic.HostPort(mgmtdev) as port, device(mgmtdev) as dev:
-        serve(port, dev, card="disable-legacy=on", backend="x-svq=on", wanted=[VERSION_1])
+        serve(port, dev, card="disable-legacy=on", backend="x-svq=on", wanted=[VERSION_1], tcp=False)
 
 
 @suite.test(timeout=300)
