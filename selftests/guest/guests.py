@@ -27,6 +27,12 @@ PACKED = 1 << RING_PACKED
 suite = ktap.Suite("guests")
 
 
+# For a card whose guest QEMU puts behind shadow virtqueues: where indirect
+# descriptors are negotiated, QEMU 11.1.3 frees only the head of each chain of
+# its own, and hands descriptors out twice later.
+SHADOWED = "indirect_desc=off"
+
+
 def device(mgmtdev, name="guestport", **attributes):
     """A device for a guest."""
     return vdpa.Device(mgmtdev, name, driver="vhost_vdpa", mac=MAC, **attributes)
@@ -46,7 +52,7 @@ def report(lines):
         ktap.say(f"{name}: {text}")
 
 
-def serve(port, dev, wanted=(), unwanted=(), pings=100, megabytes=2, tcp=True, **options):
+def serve(port, dev, wanted=(), unwanted=(), pings=100, megabytes=2, **options):
     """Boots a guest, checks its features, and lets traffic go both ways."""
     with qemu.Guest(dev, **options) as guest:
         guest.wait_boot()
@@ -59,7 +65,7 @@ def serve(port, dev, wanted=(), unwanted=(), pings=100, megabytes=2, tcp=True, *
         mac = guest.get("cat /sys/class/net/eth0/address")
         assert mac == MAC, mac
         traffic.prepare(guest)
-        report(traffic.both_ways(guest, port, pings, megabytes if tcp else 0))
+        report(traffic.both_ways(guest, port, pings, megabytes))
 
 
 @suite.test(timeout=600)
@@ -130,13 +136,10 @@ def multiqueue(mgmtdev):
 
 @suite.test(timeout=300)
 def shadow(mgmtdev):
-    """Guest behind QEMU's shadow virtqueues, pings only.
-
-    TCP at full rate from such a guest goes wrong now and then (see the limits
-    in Documentation/vdpa_net.rst), so it is not part of this yet.
-    """
+    """Guest behind QEMU's shadow virtqueues."""
     with traffic.HostPort(mgmtdev) as port, device(mgmtdev) as dev:
-        serve(port, dev, card="disable-legacy=on", backend="x-svq=on", wanted=[VERSION_1], tcp=False)
+        card = f"disable-legacy=on,{SHADOWED}"
+        serve(port, dev, card=card, backend="x-svq=on", wanted=[VERSION_1])
 
 
 @suite.test(timeout=300)
@@ -230,7 +233,8 @@ def migrate(source, target, folder):
 @suite.test(timeout=500)
 def live_migration(mgmtdev):
     """Live migration between two QEMU processes and devices, with traffic."""
-    for card in ("disable-modern=on", "disable-legacy=on"):
+    for kind in ("disable-modern=on", "disable-legacy=on"):
+        card = f"{kind},{SHADOWED}"
         with traffic.HostPort(mgmtdev) as port, device(mgmtdev) as here, device(
             mgmtdev, name="target"
         ) as there, qemu.Guest(here, card=card) as source:
