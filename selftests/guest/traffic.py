@@ -151,3 +151,29 @@ class Stream:
         self.ping.send_signal(signal.SIGINT)
         output = self.ping.communicate(timeout=20)[0]
         return line, counts(output)
+
+
+class Pings:
+    """Pings from the host that go on until they are told to end."""
+
+    def __init__(self, port):
+        self.port = port
+        self.context = None
+        self.ping = None
+
+    def __enter__(self):
+        self.context = self.port.namespace.background("ping", "-n", "-i", INTERVAL, "-O", GUEST)
+        self.ping = self.context.__enter__()
+        # It runs once an answer is there.
+        for line in self.ping.stdout:
+            if "bytes from" in line:
+                break
+        return self
+
+    def __exit__(self, *_):
+        self.context.__exit__(None, None, None)
+
+    def finish(self):
+        """Ends them; (sent, received)."""
+        self.ping.send_signal(signal.SIGINT)
+        return counts(self.ping.communicate(timeout=20)[0])
