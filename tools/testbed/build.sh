@@ -1,7 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# Builds the modules in the root, for the kernel the root has.
+# build.sh [selftests]: builds the modules in the root, for the kernel the root
+# has; and what the selftests, the demonstration and the benchmarks run.
 
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -13,4 +14,6 @@ release=$(cat "$root/.kernel")
 step "$build/log/modules.log" "build modules for $release" \
 	in_tree "$root" "$tree" tools/testbed/modules.sh /kernel/build "$release" ||
 	die "the modules do not build."
-echo "$release" >"$build/modules/.release"
+[ "${1:-}" = selftests ] || exit 0
+step "$build/log/selftests-build.log" "build drivers, guest and simulator for the selftests" \
+	in_tree "$root" "$tree" selftests/build.sh || die "the selftests do not build."

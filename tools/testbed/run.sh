@@ -9,10 +9,6 @@
 need_root run
 say "rust-vdpa: builds the modules for Debian's kernel, boots that kernel in a virtual"
 say "machine, and serves a legacy and then a modern guest on one Rust vDPA device."
-root=$("$testbed/root.sh")
-tree=$("$testbed/kernel.sh")
-"$testbed/build.sh"
-step "$build/log/selftests-build.log" "build the guest" \
-	in_tree "$root" "$tree" selftests/build.sh || die "the guest image does not build."
+"$testbed/build.sh" selftests
 say "booting the host virtual machine"
 exec "$testbed/vm.sh" selftests/guest/demo.py

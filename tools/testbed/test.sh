@@ -34,15 +34,12 @@ count_ktap() {
 	passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
 }
 
-"$testbed/build.sh"
+"$testbed/build.sh" selftests
 
 log=$build/log/cargo-test.log
 step "$log" "tests of the pure crates" \
 	in_tree "$root" "$tree" cargo test --workspace --locked --no-fail-fast || broken=1
 count_cargo "$log"
-
-step "$build/log/selftests-build.log" "build the selftests" \
-	in_tree "$root" "$tree" selftests/build.sh || die "the selftests do not build."
 
 log=$build/log/selftests.log
 say "tests in the host virtual machine (the log is $log)"
