@@ -179,7 +179,7 @@ def reboot(mgmtdev):
 
 
 def pings_in(seconds):
-    """Pings of traffic.Stream that meet no running guest in such a time."""
+    """Pings of traffic.Pings that meet no running guest in such a time."""
     return 2 + int(seconds / traffic.INTERVAL)
 
 

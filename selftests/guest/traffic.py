@@ -12,7 +12,7 @@ GUEST = "10.77.0.2"
 PREFIX = "24"
 PORT = 5001
 
-# Seconds between the pings of a Stream.
+# Seconds between pings that go on.
 INTERVAL = 0.1
 
 
@@ -114,45 +114,6 @@ def both_ways(guest, port, pings=100, megabytes=2):
     return report
 
 
-class Stream:
-    """Traffic that goes on until it is told to end: TCP from the guest to
-    the host, and pings from the host.
-    """
-
-    def __init__(self, guest, port):
-        self.guest = guest
-        self.port = port
-        self.pings = None
-        self.ping = None
-
-    def __enter__(self):
-        self.guest.run(
-            "rm -f /tmp/stop /tmp/done; mkfifo /tmp/done; "
-            f"{{ guest-tool send {HOST}:{PORT} --until /tmp/stop >/tmp/stream 2>&1; "
-            "echo $? >/tmp/done; } >/dev/null 2>&1 &"
-        )
-        self.pings = self.port.namespace.background("ping", "-n", "-i", INTERVAL, "-O", GUEST)
-        self.ping = self.pings.__enter__()
-        # It runs once an answer is there.
-        for line in self.ping.stdout:
-            if "bytes from" in line:
-                break
-        return self
-
-    def __exit__(self, *_):
-        self.pings.__exit__(None, None, None)
-
-    def finish(self, guest):
-        """Ends the traffic, in `guest` now.  Returns the stream's line and
-        (sent, received) of the pings."""
-        line = guest.get(
-            "touch /tmp/stop; read status </tmp/done; cat /tmp/stream; exit $status", timeout=120
-        )
-        self.ping.send_signal(signal.SIGINT)
-        output = self.ping.communicate(timeout=20)[0]
-        return line, counts(output)
-
-
 class Pings:
     """Pings from the host that go on until they are told to end."""
 
@@ -177,3 +138,33 @@ class Pings:
         """Ends them; (sent, received)."""
         self.ping.send_signal(signal.SIGINT)
         return counts(self.ping.communicate(timeout=20)[0])
+
+
+class Stream:
+    """Traffic that goes on until it is told to end: TCP from the guest to
+    the host, and pings from the host.
+    """
+
+    def __init__(self, guest, port):
+        self.guest = guest
+        self.pings = Pings(port)
+
+    def __enter__(self):
+        self.guest.run(
+            "rm -f /tmp/stop /tmp/done; mkfifo /tmp/done; "
+            f"{{ guest-tool send {HOST}:{PORT} --until /tmp/stop >/tmp/stream 2>&1; "
+            "echo $? >/tmp/done; } >/dev/null 2>&1 &"
+        )
+        self.pings.__enter__()
+        return self
+
+    def __exit__(self, *error):
+        self.pings.__exit__(*error)
+
+    def finish(self, guest):
+        """Ends the traffic, in `guest` now.  Returns the stream's line and
+        (sent, received) of the pings."""
+        line = guest.get(
+            "touch /tmp/stop; read status </tmp/done; cat /tmp/stream; exit $status", timeout=120
+        )
+        return line, self.pings.finish()
