@@ -206,10 +206,10 @@ impl Controller {
             return Ok(());
         };
         ring.complete(mem, taken.chain, 1)?;
-        let notify = ring.publish(mem)?;
+        let interrupt = queue.publish(ring, mem)?;
         drop(guard);
-        if notify {
-            self.port.interrupt(index);
+        if let Some(interrupt) = interrupt {
+            self.port.interrupt(index, interrupt);
         }
         Ok(())
     }

@@ -38,6 +38,7 @@ use crate::{
         Views, //
     },
     queue::{
+        Interrupt,
         Queue,
         Ring,
         MAX_SIZE, //
@@ -604,16 +605,16 @@ impl Hand<'_> {
         if ring.epoch() != self.scratch.epoch {
             return;
         }
-        let notify = self.complete(ring);
+        let completed = self.complete(ring);
         drop(guard);
-        match notify {
-            Ok(true) => self.port.interrupt(self.index),
-            Ok(false) => (),
+        match completed {
+            Ok(Some(interrupt)) => self.port.interrupt(self.index, interrupt),
+            Ok(None) => (),
             Err(reason) => self.port.fault(self.index, reason),
         }
     }
 
-    fn complete(&self, ring: &mut Ring) -> Result<bool, Reason> {
+    fn complete(&self, ring: &mut Ring) -> Result<Option<Interrupt<'_>>, Reason> {
         let mem = self.views.rings();
         for reserved in self.scratch.reserved.iter() {
             let mut left = reserved.len;
@@ -624,6 +625,6 @@ impl Hand<'_> {
                 ring.complete(mem, *chain, written)?;
             }
         }
-        Ok(ring.publish(mem)?)
+        Ok(self.queue.publish(ring, mem)?)
     }
 }

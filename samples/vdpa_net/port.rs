@@ -34,7 +34,10 @@ use virtio::{
 use crate::{
     filter::Filter,
     frame::Addresses,
-    queue::Queue, //
+    queue::{
+        Interrupt,
+        Queue, //
+    }, //
 };
 
 /// Virtqueue group of the transmit and receive queues' buffers.
@@ -243,9 +246,10 @@ impl Port {
         self.pairs.store(u32::from(pairs), Relaxed);
     }
 
-    /// Tells the driver that buffers of queue `index` were used.
-    pub(crate) fn interrupt(&self, index: u16) {
+    /// Tells the driver that buffers of queue `index` were used. Not called under a ring's lock.
+    pub(crate) fn interrupt(&self, index: u16, interrupt: Interrupt<'_>) {
         self.callbacks.queue(index);
+        drop(interrupt);
     }
 
     /// Tells the driver that the configuration or the status changed.

@@ -7,9 +7,11 @@ use kernel::{
     prelude::*,
     sync::{
         atomic::{
+            Acquire,
             Atomic,
             Full,
-            Relaxed, //
+            Relaxed,
+            Release, //
         },
         SpinLock,
         SpinLockGuard,
@@ -131,7 +133,7 @@ impl Ring {
     /// # Errors
     ///
     /// The ring is broken.
-    pub(crate) fn publish(&mut self, mem: &impl Memory) -> Result<bool, RingError> {
+    fn publish(&mut self, mem: &impl Memory) -> Result<bool, RingError> {
         if self.queue.publish(mem)? == 0 {
             return Ok(false);
         }
@@ -173,6 +175,19 @@ impl Ring {
     }
 }
 
+/// An interrupt that a driver waits for, to be raised without the ring's lock. A stop of the queue
+/// waits for it: whoever saves a stopped queue's state must not miss an interrupt that belongs to
+/// it, for nobody would raise it again.
+#[must_use]
+pub(crate) struct Interrupt<'a>(&'a Atomic<u32>);
+
+impl Drop for Interrupt<'_> {
+    fn drop(&mut self) {
+        // Whoever sees the count go down sees the interrupt raised.
+        self.0.fetch_sub(1, Release);
+    }
+}
+
 /// A transmit worker that waits for receive buffers.
 struct Waiter {
     key: u64,
@@ -193,6 +208,8 @@ pub(crate) struct Queue {
     waiters: SpinLockIrq<KVec<Waiter>>,
     /// Whether senders no longer wait for buffers of this queue, since waiting did not help.
     stalled: Atomic<bool>,
+    /// Interrupts that are decided on but not raised yet. Goes up under the ring's lock only.
+    interrupts: Atomic<u32>,
     epochs: Atomic<u32>,
     /// What the queue counts.
     pub(crate) stats: Stats,
@@ -207,6 +224,7 @@ impl Queue {
             awaited: Atomic::new(false),
             waiters <- new_spinlock_irq!(KVec::new()),
             stalled: Atomic::new(false),
+            interrupts: Atomic::new(0),
             epochs: Atomic::new(0),
             stats: Stats::new(),
         })
@@ -261,7 +279,8 @@ impl Queue {
                 return Ok(None);
             };
             let state = ring.queue.state();
-            if ring.queue.in_flight() == 0 || ring.broken {
+            let idle = ring.queue.in_flight() == 0 || ring.broken;
+            if idle && self.interrupts.load(Acquire) == 0 {
                 let old = (*guard).take();
                 drop(guard);
                 // Frees memory, which is not done under the lock.
@@ -301,6 +320,23 @@ impl Queue {
             ring.open = false;
             ring.broken = true;
         }
+    }
+
+    /// Shows the driver what was completed in this queue's `ring`, and returns the interrupt that it
+    /// wants, if it does.
+    ///
+    /// # Errors
+    ///
+    /// The ring is broken.
+    pub(crate) fn publish(
+        &self,
+        ring: &mut Ring,
+        mem: &impl Memory,
+    ) -> Result<Option<Interrupt<'_>>, RingError> {
+        Ok(ring.publish(mem)?.then(|| {
+            self.interrupts.fetch_add(1, Relaxed);
+            Interrupt(&self.interrupts)
+        }))
     }
 
     /// The state of a running ring.

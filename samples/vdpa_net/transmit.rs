@@ -649,10 +649,10 @@ impl<'a> Turn<'a> {
         for frame in batch.frames.iter().take(done) {
             ring.complete(mem, frame.chain, 0)?;
         }
-        let notify = ring.publish(mem)?;
+        let interrupt = queue.publish(ring, mem)?;
         drop(guard);
-        if notify {
-            self.work.port.interrupt(self.index);
+        if let Some(interrupt) = interrupt {
+            self.work.port.interrupt(self.index, interrupt);
         }
         Ok(())
     }
