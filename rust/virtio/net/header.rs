@@ -164,8 +164,10 @@ impl Header {
     /// features, and returns what of it counts.
     ///
     /// A header accepted is consistent: `csum_start + csum_offset + 2 <= len`, and the headers of
-    /// the protocol to be cut lie within the packet. `hdr_len` stays a hint. A driver that did not
-    /// negotiate CSUM may leave anything in the header, which then counts as empty.
+    /// the protocol to be cut lie within the packet. `hdr_len` stays a hint, but one that is not
+    /// beyond the packet, and is 0 for a packet that is not cut: who receives the packet may trust
+    /// it. A driver that did not negotiate CSUM may leave anything in the header, which then counts
+    /// as empty.
     ///
     /// # Errors
     ///
@@ -193,9 +195,12 @@ impl Header {
         }
 
         if self.gso_type == 0 {
+            accepted.hdr_len = 0;
             accepted.gso_size = 0;
             return Ok(accepted);
         }
+        // What does not fit is greater than `hdr_len` can be.
+        accepted.hdr_len = self.hdr_len.min(u16::try_from(len).unwrap_or(u16::MAX));
         let Some(segmentation) = self.segmentation() else {
             return Err(HeaderError::UnknownType);
         };
@@ -360,6 +365,19 @@ mod tests {
                 "{gso_type:#x}"
             );
         }
+    }
+
+    #[test]
+    fn the_hint_is_made_to_fit() {
+        let far = Header {
+            hdr_len: 9999,
+            ..tso()
+        };
+        for (len, hint) in [(54, 54), (3000, 3000), (70_000, 9999)] {
+            assert_eq!(far.accept(TSO, len).map(|h| h.hdr_len), Ok(hint));
+        }
+        let partial = Header { gso_type: 0, ..far };
+        assert_eq!(partial.accept(TSO, 3000).map(|h| h.hdr_len), Ok(0));
     }
 
     #[test]

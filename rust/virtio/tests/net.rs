@@ -84,6 +84,8 @@ proptest! {
         let cut = accepted.segmentation().is_some();
         prop_assert_eq!(cut, accepted.gso_type != 0);
         prop_assert_eq!(cut, accepted.gso_size != 0);
+        let headers = u32::from(accepted.hdr_len);
+        prop_assert!(headers == 0 || cut && headers <= len);
         // Accepted once is accepted for good.
         prop_assert_eq!(accepted.accept(features, len), Ok(accepted));
         // Whoever accepts everything is given everything, and whoever accepts nothing, nothing.
