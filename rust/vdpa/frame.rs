@@ -66,8 +66,9 @@ pub struct Frame(NonNull<bindings::sk_buff>);
 unsafe impl Send for Frame {}
 
 impl Frame {
-    /// The longest frame that is taken, in bytes: the largest of IP, and headers before it.
-    const MAX: usize = 65535 + 18;
+    /// The longest frame that is taken, in bytes: the largest of IP, and before it an Ethernet
+    /// header with two VLAN tags.
+    const MAX: usize = 65535 + 14 + 2 * 4;
 
     /// Copies a frame of `len` bytes out of `segments`, beginning at byte `at` of them taken
     /// together. May sleep.

@@ -14,7 +14,10 @@ use virtio::{
     }, //
 };
 
-use crate::frame::Addresses;
+use crate::frame::{
+    Addresses,
+    VLAN_HLEN, //
+};
 
 /// What became of a driver's negotiation, fixed while its virtqueue runs.
 #[derive(Clone, Copy, Debug)]
@@ -92,8 +95,14 @@ impl Peer {
     /// Decides how the driver can receive a frame of `len` bytes.
     pub(crate) fn delivery(&self, header: &Header, addresses: &Addresses, len: u32) -> Delivery {
         // virtio 1.3, 5.1.4.1: no frame longer than the MTU that was negotiated, unless it is to
-        // be segmented, which each side does to its own MTU.
-        let limit = u32::from(self.mtu) + addresses.header_len() as u32;
+        // be segmented, which each side does to its own MTU. Of a tagged frame only the outer tag
+        // was looked at, and it may have another one, which is no part of its packet either.
+        let inner = if addresses.vlan.is_some() {
+            VLAN_HLEN
+        } else {
+            0
+        };
+        let limit = u32::from(self.mtu) + (addresses.header_len() + inner) as u32;
         if self.mtu != 0 && header.segmentation().is_none() && len > limit {
             return Delivery::TooLong;
         }
@@ -141,8 +150,9 @@ mod tests {
         let with = modern(features::MTU);
         assert_eq!(with.delivery(&plain, &frame, 1514), Delivery::Pass);
         assert_eq!(with.delivery(&plain, &frame, 1515), Delivery::TooLong);
-        assert_eq!(with.delivery(&plain, &tagged, 1518), Delivery::Pass);
-        assert_eq!(with.delivery(&plain, &tagged, 1519), Delivery::TooLong);
+        // With one tag that is seen and another one behind it.
+        assert_eq!(with.delivery(&plain, &tagged, 1522), Delivery::Pass);
+        assert_eq!(with.delivery(&plain, &tagged, 1523), Delivery::TooLong);
         let without = modern(Features::NONE);
         assert_eq!(without.delivery(&plain, &frame, 9000), Delivery::Pass);
     }
