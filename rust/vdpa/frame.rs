@@ -70,14 +70,21 @@ impl Frame {
     /// header with two VLAN tags.
     const MAX: usize = 65535 + 14 + 2 * 4;
 
-    /// Copies a frame of `len` bytes out of `segments`, beginning at byte `at` of them taken
-    /// together. May sleep.
+    /// Makes a frame of `len` bytes: first `head`, which may be what was read of it before, then
+    /// what is in `segments`, beginning at byte `at` of them taken together. May sleep.
     ///
     /// # Errors
     ///
-    /// `EMSGSIZE` if it is empty or too long, `EFAULT` if it cannot be read, `ENOMEM`.
-    pub fn gather(view: &View, segments: &[Segment], at: usize, len: usize) -> Result<Self> {
-        if len == 0 || len > Self::MAX {
+    /// `EMSGSIZE` if it is empty, too long, or shorter than `head`; `EFAULT` if it cannot be read;
+    /// `ENOMEM`.
+    pub fn gather(
+        head: &[u8],
+        view: &View,
+        segments: &[Segment],
+        at: usize,
+        len: usize,
+    ) -> Result<Self> {
+        if len == 0 || len > Self::MAX || len < head.len() {
             return Err(EMSGSIZE);
         }
         // SAFETY: Any length may be asked for.
@@ -85,8 +92,14 @@ impl Frame {
         // INVARIANT: The packet is new.
         let this = Self(NonNull::new(skb).ok_or(ENOMEM)?);
 
+        // SAFETY: There are `head.len()` bytes at the source, and room for them in the packet, which
+        // has `len` bytes. That is no more than `Self::MAX`.
+        to_result(unsafe {
+            bindings::skb_store_bits(skb, 0, head.as_ptr().cast(), head.len() as c_int)
+        })?;
+
         let mut cursor = Cursor::new(segments, at);
-        let mut done = 0;
+        let mut done = head.len();
         while done < len {
             let (addr, count) = cursor.next(len - done).ok_or(EFAULT)?;
             let piece = view.piece(addr, count, Access::Read).map_err(|_| EFAULT)?;

@@ -19,6 +19,7 @@ use vdpa::{
     worker::Handle, //
 };
 use virtio::{
+    net::header,
     ring::{
         Chain,
         Segment, //
@@ -47,7 +48,8 @@ use crate::{
     transmit::{
         Batch,
         Parts,
-        BATCH, //
+        BATCH,
+        HEAD, //
     }, //
 };
 
@@ -576,20 +578,30 @@ impl Hand<'_> {
         segments: &[Segment],
     ) -> Result<(), CopyError> {
         let to = self.scratch.segments_of(reserved);
-        let header = peer.emit(&parts.offload, reserved.buffers());
-        let header = header.get(..peer.header_len()).unwrap_or(&[]);
+        let header_len = peer.header_len();
+        // What was looked at goes out from the copy, in one piece with the header.
+        let mut start = [0; header::MAX_LEN + HEAD];
+        if let Some(place) = start.first_chunk_mut() {
+            *place = peer.emit(&parts.offload, reserved.buffers());
+        }
+        let behind = start.get_mut(header_len..);
+        if let Some(place) = behind.and_then(|bytes| bytes.first_chunk_mut()) {
+            *place = parts.head;
+        }
+        let head_len = parts.head_len();
+        let start = start.get(..header_len + head_len).unwrap_or(&[]);
         self.views
             .data()
-            .write_at(to, 0, header)
+            .write_at(to, 0, start)
             .map_err(CopyError::Target)?;
         copy(
             from.data(),
             segments,
-            parts.header_len,
+            parts.header_len + head_len,
             self.views.data(),
             to,
-            header.len(),
-            parts.len as usize,
+            start.len(),
+            parts.len as usize - head_len,
         )
     }
 

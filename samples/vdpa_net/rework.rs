@@ -61,7 +61,10 @@ fn pieces(from: &View, segments: &[Segment], parts: &Parts) -> Result<KVec<Frame
     {
         return Err(EINVAL);
     }
-    let whole = Frame::gather(from, segments, parts.header_len, parts.len as usize)?;
+    // What was looked at goes out from the copy.
+    let head = parts.head.get(..parts.head_len()).unwrap_or(&[]);
+    let len = parts.len as usize;
+    let whole = Frame::gather(head, from, segments, parts.header_len + head.len(), len)?;
     let checksum = header.needs_checksum().then_some(Checksum {
         start: header.csum_start,
         offset: header.csum_offset,

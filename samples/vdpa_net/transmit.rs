@@ -94,8 +94,13 @@ pub(crate) struct Frame {
     pub(crate) parts: Option<Parts>,
 }
 
+/// Bytes at the start of a frame that are read once, to decide on, and passed on from the copy: what
+/// is there when the rest is copied may be something else. As many as are looked at, and as make
+/// whole words of them, also with the virtio-net header before them.
+pub(crate) const HEAD: usize = HEAD_LEN.next_multiple_of(4);
+
 /// What the first bytes of a frame say.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Parts {
     /// The virtio-net header.
     pub(crate) offload: Header,
@@ -105,6 +110,15 @@ pub(crate) struct Parts {
     pub(crate) header_len: usize,
     /// Length of the frame without the virtio-net header.
     pub(crate) len: u32,
+    /// The first bytes of the frame, or all of it and zeroes.
+    pub(crate) head: [u8; HEAD],
+}
+
+impl Parts {
+    /// How many bytes of the frame are in `head`.
+    pub(crate) fn head_len(&self) -> usize {
+        HEAD.min(self.len as usize)
+    }
 }
 
 /// Frames of a batch and their segments.
@@ -428,24 +442,30 @@ impl<'a> Turn<'a> {
             return Ok(None);
         };
         let header_len = peer.header_len();
-        let mut bytes = [0; header::MAX_LEN + HEAD_LEN];
+        let mut bytes = [0; header::MAX_LEN + HEAD];
         let total = frame.chain.readable();
-        let here = bytes.len().min(total as usize).min(header_len + HEAD_LEN);
+        let here = (header_len + HEAD).min(total as usize);
         if here < header_len + ETH_HLEN {
             return Ok(None);
         }
-        let bytes = bytes.get_mut(..here).unwrap_or(&mut []);
         self.views
             .data()
-            .read_at(batch.segments(frame), 0, bytes)
+            .read_at(
+                batch.segments(frame),
+                0,
+                bytes.get_mut(..here).unwrap_or(&mut []),
+            )
             .map_err(Reason::Memory)?;
-        let (header, head) = bytes.split_at(header_len);
+        let (header, rest) = bytes.split_at(header_len);
+        let Some(&head) = rest.first_chunk() else {
+            return Ok(None);
+        };
         // The total is at least `here`, which is more than the header's length.
         let len = total - header_len as u32;
         if len > MAX_LEN {
             return Ok(None);
         }
-        let Some(addresses) = Addresses::parse(head) else {
+        let Some(addresses) = Addresses::parse(rest.get(..here - header_len).unwrap_or(&[])) else {
             return Ok(None);
         };
         let Some(offload) = peer.parse(header, len) else {
@@ -456,6 +476,7 @@ impl<'a> Turn<'a> {
             addresses,
             header_len,
             len,
+            head,
         }))
     }
 
