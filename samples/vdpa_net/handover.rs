@@ -10,20 +10,13 @@ use kernel::{
     prelude::*,
     sync::Arc, //
 };
-use vdpa::{
-    memory::{
-        copy,
-        CopyError,
-        View, //
-    },
-    worker::Handle, //
+use vdpa::memory::{
+    copy,
+    CopyError, //
 };
 use virtio::{
     net::header,
-    ring::{
-        Chain,
-        Segment, //
-    }, //
+    ring::Segment, //
 };
 
 use crate::{
@@ -38,60 +31,22 @@ use crate::{
         Reason,
         Views, //
     },
-    queue::{
-        Interrupt,
-        Queue,
-        Ring,
-        MAX_SIZE, //
+    queue::Queue,
+    reserve::{
+        Reserved,
+        Scratch,
+        Short,
+        Taking,
+        Waiter,
+        Waiting, //
     },
     stats::Tally,
     transmit::{
         Batch,
         Parts,
-        BATCH,
         HEAD, //
     }, //
 };
-
-/// Segments of the receive buffers taken at once. Any chain fits as long as half of it is free.
-const SEGMENTS: usize = 2 * MAX_SIZE as usize;
-
-/// Receive buffers taken at once.
-const CHAINS: usize = MAX_SIZE as usize;
-
-/// Names a worker that can wait, and queues it.
-pub(crate) type Waiter<'a> = (u64, &'a Handle);
-
-/// Receive buffers taken for one frame.
-#[derive(Clone)]
-pub(crate) struct Reserved {
-    /// Which frame of the run.
-    frame: usize,
-    chains: Range<usize>,
-    segments: Range<usize>,
-    /// Header and frame.
-    len: u32,
-}
-
-impl Reserved {
-    /// The number of buffers.
-    pub(crate) fn buffers(&self) -> u16 {
-        // At most CHAINS.
-        self.chains.len() as u16
-    }
-}
-
-/// Receive buffers taken for a run of frames.
-pub(crate) struct Scratch {
-    reserved: KVec<Reserved>,
-    chains: KVec<Chain>,
-    segments: KVec<Segment>,
-    /// How many segments are in use.
-    used: usize,
-    /// The ring's start from which the buffers are.
-    epoch: u32,
-    peer: Option<Peer>,
-}
 
 /// How a run of frames ended.
 pub(crate) enum Outcome {
@@ -99,148 +54,6 @@ pub(crate) enum Outcome {
     Done(usize),
     /// This many were, and for the next one there are no buffers.
     Blocked(usize),
-}
-
-/// Why no buffers were taken for a frame.
-pub(crate) enum Short {
-    /// The driver has not posted enough of them.
-    Empty,
-    /// The frame does not fit into a buffer.
-    TooSmall,
-    /// No more buffers can be taken at once.
-    Full,
-}
-
-impl Scratch {
-    /// Allocates it.
-    ///
-    /// # Errors
-    ///
-    /// `ENOMEM`.
-    pub(crate) fn new() -> Result<Self> {
-        Ok(Self {
-            reserved: KVec::with_capacity(BATCH, GFP_KERNEL)?,
-            chains: KVec::with_capacity(CHAINS, GFP_KERNEL)?,
-            segments: KVec::from_elem(Segment::default(), SEGMENTS, GFP_KERNEL)?,
-            used: 0,
-            epoch: 0,
-            peer: None,
-        })
-    }
-
-    /// Who receives what is reserved.
-    pub(crate) fn peer(&self) -> Option<Peer> {
-        self.peer
-    }
-
-    /// What is reserved.
-    pub(crate) fn reserved(&self) -> &[Reserved] {
-        &self.reserved
-    }
-
-    /// The segments of what is reserved.
-    pub(crate) fn segments_of(&self, reserved: &Reserved) -> &[Segment] {
-        self.segments.get(reserved.segments.clone()).unwrap_or(&[])
-    }
-
-    /// Begins with nothing reserved from `ring`.
-    pub(crate) fn begin(&mut self, ring: &Ring) {
-        self.reserved.clear();
-        self.chains.clear();
-        self.used = 0;
-        self.epoch = ring.epoch();
-        self.peer = Some(ring.peer);
-    }
-
-    /// Takes buffers for `len` bytes as `frame`; with a `waiter`, one that will be queued if there
-    /// are not enough of them.
-    ///
-    /// # Errors
-    ///
-    /// What is wrong with the receiver; inside, why there are no buffers.
-    pub(crate) fn reserve(
-        &mut self,
-        ring: &mut Ring,
-        mem: &View,
-        frame: usize,
-        len: u32,
-        waiter: Option<(&Queue, Waiter<'_>)>,
-    ) -> Result<Result<(), Short>, Reason> {
-        let (first, segment) = (self.chains.len(), self.used);
-        let mut room = 0u32;
-        let short = loop {
-            if self.chains.len() == CHAINS || self.used > SEGMENTS / 2 {
-                break Short::Full;
-            }
-            let free = self.segments.get_mut(self.used..).unwrap_or(&mut []);
-            let chain = match ring.pop(mem, free) {
-                Ok(Some(chain)) => chain,
-                Ok(None) => {
-                    // Register, ask for kicks, look again: in this order nothing is missed. The
-                    // kicks are asked for beyond the buffers that are there but too few.
-                    if let Some((queue, (key, handle))) = waiter {
-                        if queue.wait(key, handle).is_ok() && ring.want_kicks(mem, true)? {
-                            continue;
-                        }
-                    }
-                    break Short::Empty;
-                }
-                Err(error) => {
-                    self.put_back(ring, first, segment)?;
-                    return Err(error.into());
-                }
-            };
-            // There is room, see above.
-            let _ = self.chains.push_within_capacity(chain);
-            self.used += chain.segments();
-            if chain.readable_segments() != 0 || chain.writable() == 0 {
-                self.put_back(ring, first, segment)?;
-                return Err(Reason::ReceiveBuffer);
-            }
-            room = room.saturating_add(chain.writable());
-            if room >= len {
-                let reserved = Reserved {
-                    frame,
-                    chains: first..self.chains.len(),
-                    segments: segment..self.used,
-                    len,
-                };
-                return match self.reserved.push_within_capacity(reserved) {
-                    Ok(()) => Ok(Ok(())),
-                    Err(_) => {
-                        self.put_back(ring, first, segment)?;
-                        Ok(Err(Short::Full))
-                    }
-                };
-            }
-            if !ring.peer.mergeable() {
-                break Short::TooSmall;
-            }
-        };
-        self.put_back(ring, first, segment)?;
-        Ok(Err(match short {
-            // Not even all of the scratch holds the frame.
-            Short::Full if first == 0 => Short::TooSmall,
-            short => short,
-        }))
-    }
-
-    /// Puts everything back that is reserved.
-    ///
-    /// # Errors
-    ///
-    /// The ring is broken.
-    pub(crate) fn put_all_back(&mut self, ring: &mut Ring) -> Result<(), Reason> {
-        self.reserved.clear();
-        self.put_back(ring, 0, 0)
-    }
-
-    fn put_back(&mut self, ring: &mut Ring, first: usize, segment: usize) -> Result<(), Reason> {
-        ring.unpop(self.chains.iter().skip(first).copied())?;
-        self.chains.truncate(first);
-        self.used = segment;
-        Ok(())
-    }
 }
 
 /// Where frames to one address go during a turn.
@@ -327,15 +140,18 @@ impl Target {
             count,
         };
         let mut received = Tally::default();
-        let mut hand = Hand {
+        let outcome = Hand {
             port,
             queue,
             index: self.index,
             views,
             scratch,
+            waiting: waiter
+                .filter(|_| !queue.is_stalled())
+                .map(|waiter| Waiting::new(queue, waiter)),
             received: &mut received,
-        };
-        let outcome = hand.run(from, source, &frames, waiter, tally);
+        }
+        .run(from, source, &frames, tally);
         queue.stats.add(&received);
         outcome
     }
@@ -362,6 +178,8 @@ pub(crate) struct Hand<'a> {
     pub(crate) index: u16,
     pub(crate) views: &'a mut Views,
     pub(crate) scratch: &'a mut Scratch,
+    /// Who waits if there are too few buffers. Nobody, if waiting is known to be vain.
+    pub(crate) waiting: Option<Waiting<'a>>,
     pub(crate) received: &'a mut Tally,
 }
 
@@ -373,8 +191,6 @@ enum Taken {
     Blocked(usize),
     /// As before, and the next frame cannot go as it is.
     Rework(usize),
-    /// The port does not receive.
-    Closed,
 }
 
 impl Hand<'_> {
@@ -383,25 +199,11 @@ impl Hand<'_> {
         from: &mut Views,
         source: &Port,
         frames: &Frames<'_>,
-        waiter: Option<Waiter<'_>>,
         sent: &mut Tally,
     ) -> Result<Outcome, Reason> {
-        let taken = match self.take(frames, waiter, sent) {
-            // The view may be older than what the driver mapped just now.
-            Err(_) => self.renew().and_then(|()| self.take(frames, waiter, sent)),
-            taken => taken,
-        };
-        let taken = match taken {
-            Ok(Taken::Closed) => {
-                sent.drops += frames.count as u64;
-                return Ok(Outcome::Done(frames.count));
-            }
-            Ok(taken) => taken,
-            Err(reason) => {
-                self.port.fault(self.index, reason);
-                sent.drops += frames.count as u64;
-                return Ok(Outcome::Done(frames.count));
-            }
+        let Some(taken) = self.take(frames, sent) else {
+            sent.drops += frames.count as u64;
+            return Ok(Outcome::Done(frames.count));
         };
 
         let copied = self.fill(from, source, frames, sent);
@@ -410,104 +212,109 @@ impl Hand<'_> {
 
         Ok(match taken {
             Taken::Frames(n) => Outcome::Done(n),
-            Taken::Blocked(n) => Outcome::Blocked(n),
-            Taken::Closed => Outcome::Done(frames.count),
+            Taken::Blocked(n) => self.blocked(n),
             Taken::Rework(n) if n > 0 => Outcome::Done(n),
             Taken::Rework(_) => match frames.get(0) {
-                Some((parts, segments)) => self.rework(from.data(), parts, segments, waiter, sent),
+                Some((parts, segments)) => self.rework(from.data(), parts, segments, sent),
                 None => Outcome::Done(1),
             },
         })
     }
 
-    pub(crate) fn renew(&mut self) -> Result<(), Reason> {
-        *self.views = self.port.views().map_err(|_| Reason::NoMemory)?;
-        Ok(())
+    /// After `n` frames the sender waits.
+    pub(crate) fn blocked(&mut self, n: usize) -> Outcome {
+        if let Some(waiting) = self.waiting.take() {
+            waiting.leave();
+        }
+        Outcome::Blocked(n)
     }
 
-    /// Takes buffers for as many of the frames as possible.
+    /// Takes a new view of the receiver's memory.
     ///
     /// # Errors
     ///
-    /// What is wrong with the receiver; no buffers are taken then.
-    fn take(
+    /// `ENOMEM`.
+    pub(crate) fn renew(&mut self) -> Result {
+        *self.views = self.port.views()?;
+        Ok(())
+    }
+
+    /// Takes buffers as `f` says, and returns what it returned. `None` if the port does not receive
+    /// or its ring is broken, which is reported, or without memory.
+    pub(crate) fn take_by<T>(
         &mut self,
-        frames: &Frames<'_>,
-        waiter: Option<Waiter<'_>>,
-        sent: &mut Tally,
-    ) -> Result<Taken, Reason> {
-        let queue = self.queue;
-        let mem = self.views.rings();
-        let mut guard = queue.lock();
-        let Some(ring) = (*guard).as_mut().filter(|ring| ring.is_open()) else {
-            return Ok(Taken::Closed);
-        };
-        self.scratch.begin(ring);
-        let waiter = waiter
-            .filter(|_| !queue.is_stalled())
-            .map(|waiter| (queue, waiter));
-        let mut taken = Taken::Frames(frames.count);
-        let (mut too_long, mut overruns) = (0, 0);
-        for at in 0..frames.count {
-            let Some((parts, _)) = frames.get(at) else {
-                continue;
-            };
-            match ring
-                .peer
-                .delivery(&parts.offload, &parts.addresses, parts.len)
-            {
-                Delivery::Pass => (),
-                Delivery::TooLong => {
-                    too_long += 1;
-                    continue;
-                }
-                Delivery::Rework => {
-                    taken = Taken::Rework(at);
-                    break;
-                }
-            }
-            // A header is 12 bytes, and a chain less than 4 GiB; what does not fit is no frame.
-            let len = parts.len.saturating_add(ring.peer.header_len() as u32);
-            match self.scratch.reserve(ring, mem, at, len, waiter) {
-                Ok(Ok(())) => (),
-                Ok(Err(Short::TooSmall)) => too_long += 1,
-                Ok(Err(Short::Full)) => {
-                    taken = Taken::Frames(at);
-                    break;
-                }
-                Ok(Err(Short::Empty)) if waiter.is_some() => {
-                    taken = Taken::Blocked(at);
-                    break;
-                }
-                Ok(Err(Short::Empty)) => overruns += 1,
-                // Keep what is taken; the next look at the ring finds the fault again.
-                Err(_) if !self.scratch.reserved.is_empty() => {
-                    taken = Taken::Frames(at);
-                    break;
-                }
-                Err(reason) => return Err(reason),
+        mut f: impl FnMut(&mut Taking<'_, '_>) -> Result<T, Reason>,
+    ) -> Option<T> {
+        let mut taken = self.try_take(&mut f);
+        if taken.is_err() {
+            // The view may be older than what the driver mapped just now.
+            self.renew().ok()?;
+            taken = self.try_take(&mut f);
+        }
+        match taken {
+            Ok(taken) => taken,
+            Err(reason) => {
+                self.port.fault(self.index, reason);
+                None
             }
         }
-        self.after_take(ring)?;
-        drop(guard);
+    }
+
+    fn try_take<T>(
+        &mut self,
+        f: impl FnOnce(&mut Taking<'_, '_>) -> Result<T, Reason>,
+    ) -> Result<Option<T>, Reason> {
+        let mut guard = self.queue.lock();
+        let Some(ring) = (*guard).as_mut().filter(|ring| ring.is_open()) else {
+            return Ok(None);
+        };
+        let mem = self.views.rings();
+        let mut taking = Taking::new(self.scratch, self.queue, ring, mem, self.waiting.as_mut());
+        let taken = f(&mut taking).and_then(|taken| taking.end().map(|()| taken));
+        if taken.is_err() {
+            taking.put_all_back()?;
+        }
+        taken.map(Some)
+    }
+
+    /// Takes buffers for as many of the frames as possible.
+    fn take(&mut self, frames: &Frames<'_>, sent: &mut Tally) -> Option<Taken> {
+        let (mut too_long, mut overruns) = (0, 0);
+        let taken = self.take_by(|taking| {
+            (too_long, overruns) = (0, 0);
+            let peer = taking.peer();
+            for at in 0..frames.count {
+                let Some((parts, _)) = frames.get(at) else {
+                    continue;
+                };
+                match peer.delivery(&parts.offload, &parts.addresses, parts.len) {
+                    Delivery::Pass => (),
+                    Delivery::TooLong => {
+                        too_long += 1;
+                        continue;
+                    }
+                    Delivery::Rework => return Ok(Taken::Rework(at)),
+                }
+                // A header is 12 bytes, and a chain less than 4 GiB; what does not fit is no frame.
+                let len = parts.len.saturating_add(peer.header_len() as u32);
+                match taking.reserve(at, len) {
+                    Ok(Ok(())) => (),
+                    Ok(Err(Short::TooSmall)) => too_long += 1,
+                    Ok(Err(Short::Full)) => return Ok(Taken::Frames(at)),
+                    Ok(Err(Short::Empty)) if taking.can_wait() => return Ok(Taken::Blocked(at)),
+                    Ok(Err(Short::Empty)) => overruns += 1,
+                    // Keep what is taken; the next look at the ring finds the fault again.
+                    Err(_) if !taking.is_empty() => return Ok(Taken::Frames(at)),
+                    Err(reason) => return Err(reason),
+                }
+            }
+            Ok(Taken::Frames(frames.count))
+        })?;
         self.received.drops += too_long;
         self.received.overruns += overruns;
         sent.drops += too_long;
         sent.overruns += overruns;
-        Ok(taken)
-    }
-
-    /// After buffers were taken: the driver keeps up, and need not kick.
-    pub(crate) fn after_take(&self, ring: &mut Ring) -> Result<(), Reason> {
-        if !self.scratch.reserved.is_empty() {
-            self.queue.set_stalled(false);
-            if ring.wants_kicks() {
-                ring.want_kicks(self.views.rings(), false)?;
-                // Whoever waits for a kick might otherwise wait for one that does not come.
-                self.queue.wake();
-            }
-        }
-        Ok(())
+        Some(taken)
     }
 
     /// Fills the buffers that were taken.
@@ -522,30 +329,20 @@ impl Hand<'_> {
         frames: &Frames<'_>,
         sent: &mut Tally,
     ) -> Result<(), Reason> {
-        let Some(peer) = self.scratch.peer else {
+        let Some(peer) = self.scratch.peer() else {
             return Ok(());
         };
-        let header_len = peer.header_len();
         let mut result = Ok(());
-        for at in 0..self.scratch.reserved.len() {
-            let Some(reserved) = self.scratch.reserved.get(at).cloned() else {
+        for at in 0..self.scratch.reserved().len() {
+            let Some(reserved) = self.scratch.reserved().get(at).cloned() else {
                 break;
             };
             let Some((parts, segments)) = frames.get(reserved.frame) else {
                 continue;
             };
-            let mut written = self.fill_one(from, &peer, &reserved, parts, segments);
-            if let Err(error) = &written {
-                // The view may be older than what the driver mapped just now.
-                match error {
-                    CopyError::Source(_) => *from = source.views().map_err(|_| Reason::NoMemory)?,
-                    CopyError::Target(_) => self.renew()?,
-                }
-                written = self.fill_one(from, &peer, &reserved, parts, segments);
-            }
-            match written {
+            match self.fill_one(from, source, &peer, &reserved, parts, segments) {
                 Ok(()) => {
-                    let len = u64::from(reserved.len) - header_len as u64;
+                    let len = u64::from(parts.len);
                     self.received.packets += 1;
                     self.received.bytes += len;
                     sent.packets += 1;
@@ -553,15 +350,13 @@ impl Hand<'_> {
                 }
                 Err(error) => {
                     sent.drops += 1;
-                    if let Some(reserved) = self.scratch.reserved.get_mut(at) {
-                        // The driver gets its buffers back with nothing in them.
-                        reserved.len = 0;
-                    }
+                    self.scratch.leave_empty(at);
                     match error {
-                        CopyError::Source(fault) => result = Err(Reason::Memory(fault)),
-                        CopyError::Target(fault) => {
+                        Some(CopyError::Source(fault)) => result = Err(Reason::Memory(fault)),
+                        Some(CopyError::Target(fault)) => {
                             self.port.fault(self.index, Reason::Memory(fault));
                         }
+                        None => (),
                     }
                 }
             }
@@ -569,7 +364,38 @@ impl Hand<'_> {
         result
     }
 
+    /// Fills the buffers for one frame.
+    ///
+    /// # Errors
+    ///
+    /// Whose memory could not be accessed; `None` if there is no memory for a view of it.
     fn fill_one(
+        &mut self,
+        from: &mut Views,
+        source: &Port,
+        peer: &Peer,
+        reserved: &Reserved,
+        parts: &Parts,
+        segments: &[Segment],
+    ) -> Result<(), Option<CopyError>> {
+        // Either view may be older than what the driver mapped just now.
+        let (mut new_source, mut new_target) = (false, false);
+        loop {
+            match self.try_fill(from, peer, reserved, parts, segments) {
+                Err(CopyError::Source(_)) if !new_source => {
+                    *from = source.views().map_err(|_| None)?;
+                    new_source = true;
+                }
+                Err(CopyError::Target(_)) if !new_target => {
+                    self.renew().map_err(|_| None)?;
+                    new_target = true;
+                }
+                result => return result.map_err(Some),
+            }
+        }
+    }
+
+    fn try_fill(
         &self,
         from: &Views,
         peer: &Peer,
@@ -607,36 +433,37 @@ impl Hand<'_> {
 
     /// Gives the buffers that were taken to the driver.
     pub(crate) fn give(&mut self) {
-        if self.scratch.reserved.is_empty() {
+        if self.scratch.reserved().is_empty() {
             return;
         }
-        let mut guard = self.queue.lock();
-        let Some(ring) = (*guard).as_mut() else {
-            return;
+        let given = match self.try_give() {
+            // The view may be older than what the driver mapped just now. Without memory for
+            // another one the driver waits for these buffers for ever, and has to know.
+            Err(_) => match self.renew() {
+                Ok(()) => self.try_give(),
+                Err(_) => Err(Reason::NoMemory),
+            },
+            given => given,
         };
-        if ring.epoch() != self.scratch.epoch {
-            return;
-        }
-        let completed = self.complete(ring);
-        drop(guard);
-        match completed {
-            Ok(Some(interrupt)) => self.port.interrupt(self.index, interrupt),
-            Ok(None) => (),
-            Err(reason) => self.port.fault(self.index, reason),
+        if let Err(reason) = given {
+            self.port.fault(self.index, reason);
         }
     }
 
-    fn complete(&self, ring: &mut Ring) -> Result<Option<Interrupt<'_>>, Reason> {
+    fn try_give(&mut self) -> Result<(), Reason> {
+        let queue = self.queue;
+        let mut guard = queue.lock();
+        let ring = (*guard).as_mut().filter(|ring| self.scratch.is_from(ring));
+        let Some(ring) = ring else {
+            return Ok(());
+        };
         let mem = self.views.rings();
-        for reserved in self.scratch.reserved.iter() {
-            let mut left = reserved.len;
-            let chains = self.scratch.chains.get(reserved.chains.clone());
-            for chain in chains.unwrap_or(&[]) {
-                let written = left.min(chain.writable());
-                left -= written;
-                ring.complete(mem, *chain, written)?;
-            }
+        self.scratch.complete(ring, mem)?;
+        let interrupt = queue.publish(ring, mem)?;
+        drop(guard);
+        if let Some(interrupt) = interrupt {
+            self.port.interrupt(self.index, interrupt);
         }
-        Ok(self.queue.publish(ring, mem)?)
+        Ok(())
     }
 }

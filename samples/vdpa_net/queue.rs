@@ -102,6 +102,20 @@ impl Ring {
         self.queue.pop(mem, segments)
     }
 
+    /// Whether the driver made something available that was not taken yet.
+    ///
+    /// # Errors
+    ///
+    /// The ring is broken, or `mem` is older than it.
+    pub(crate) fn has_available(&mut self, mem: &impl Memory) -> Result<bool, RingError> {
+        self.queue.has_available(mem)
+    }
+
+    /// The number of entries: no more chains than this can be available.
+    pub(crate) fn size(&self) -> u16 {
+        self.queue.config().size
+    }
+
     /// Gives `chains` back unused, of which the last is the newest that was taken.
     ///
     /// # Errors
@@ -134,9 +148,7 @@ impl Ring {
     ///
     /// The ring is broken.
     fn publish(&mut self, mem: &impl Memory) -> Result<bool, RingError> {
-        if self.queue.publish(mem)? == 0 {
-            return Ok(false);
-        }
+        self.queue.publish(mem)?;
         self.queue.should_notify(mem)
     }
 

@@ -11,8 +11,7 @@ use vdpa::{
         Frame,
         Segmentation, //
     },
-    memory::View,
-    worker::Handle, //
+    memory::View, //
 };
 use virtio::{
     memory::Fault,
@@ -26,11 +25,11 @@ use virtio::{
 use crate::{
     handover::{
         Hand,
-        Outcome,
-        Short, //
+        Outcome, //
     },
     peer::Delivery,
     port::Reason,
+    reserve::Short,
     stats::Tally,
     transmit::Parts, //
 };
@@ -97,51 +96,34 @@ fn pieces(from: &View, segments: &[Segment], parts: &Parts) -> Result<KVec<Frame
 
 impl Hand<'_> {
     /// Hands a frame over in pieces. If there are no buffers for the first of them, none is handed
-    /// over, and with a `waiter` the frame stays; if they run out later, the rest is dropped.
+    /// over, and if somebody can wait the frame stays; if they run out later, the rest is dropped.
     pub(crate) fn rework(
         &mut self,
         from: &View,
         parts: &Parts,
         segments: &[Segment],
-        waiter: Option<(u64, &Handle)>,
         sent: &mut Tally,
     ) -> Outcome {
         let Ok(pieces) = pieces(from, segments, parts) else {
             sent.errors += 1;
             return Outcome::Done(1);
         };
-        let waiter = waiter.filter(|_| !self.queue.is_stalled());
         let mut at = 0;
         while let Some(left) = pieces.get(at..).filter(|left| !left.is_empty()) {
-            let waiter = waiter.filter(|_| at == 0);
-            let taken = match self.take_pieces(left, parts, waiter) {
-                // The view may be older than what the driver mapped just now.
-                Err(_) => self
-                    .renew()
-                    .and_then(|()| self.take_pieces(left, parts, waiter)),
-                taken => taken,
-            };
-            match taken {
-                Ok(Taken::Pieces(n)) => {
-                    if let Err(fault) = self.fill_pieces(left) {
-                        self.port.fault(self.index, Reason::Memory(fault));
-                    }
+            match self.take_pieces(left, parts) {
+                Some(Taken::Pieces(n)) => {
+                    self.fill_pieces(left);
                     self.give();
                     at += n;
                 }
-                Ok(Taken::Empty) if waiter.is_some() => return Outcome::Blocked(0),
-                Ok(Taken::Empty) => {
+                Some(Taken::Empty) if at == 0 && self.waiting.is_some() => return self.blocked(0),
+                Some(Taken::Empty) => {
                     self.received.overruns += left.len() as u64;
                     sent.overruns += 1;
                     return Outcome::Done(1);
                 }
-                Ok(Taken::Unwanted) => {
+                Some(Taken::Unwanted) | None => {
                     self.received.drops += left.len() as u64;
-                    sent.drops += 1;
-                    return Outcome::Done(1);
-                }
-                Err(reason) => {
-                    self.port.fault(self.index, reason);
                     sent.drops += 1;
                     return Outcome::Done(1);
                 }
@@ -153,58 +135,65 @@ impl Hand<'_> {
     }
 
     /// Takes buffers for all of `pieces`, or for as many as can be taken at once.
-    fn take_pieces(
-        &mut self,
-        pieces: &[Frame],
-        parts: &Parts,
-        waiter: Option<(u64, &Handle)>,
-    ) -> Result<Taken, Reason> {
-        let queue = self.queue;
-        let mem = self.views.rings();
-        let mut guard = queue.lock();
-        let Some(ring) = (*guard).as_mut().filter(|ring| ring.is_open()) else {
-            return Ok(Taken::Unwanted);
-        };
-        self.scratch.begin(ring);
-        let waiter = waiter.map(|waiter| (queue, waiter));
-        for (at, piece) in pieces.iter().enumerate() {
-            // A piece is shorter than 64 KiB and a bit.
-            let len = piece.len() as u32;
-            let plain = Header::default();
-            let taken = match ring.peer.delivery(&plain, &parts.addresses, len) {
-                Delivery::Pass => {
-                    let len = len + ring.peer.header_len() as u32;
-                    match self.scratch.reserve(ring, mem, at, len, waiter)? {
+    fn take_pieces(&mut self, pieces: &[Frame], parts: &Parts) -> Option<Taken> {
+        self.take_by(|taking| {
+            let peer = taking.peer();
+            for (at, piece) in pieces.iter().enumerate() {
+                // A piece is shorter than 64 KiB and a bit.
+                let len = piece.len() as u32;
+                let taken = match peer.delivery(&Header::default(), &parts.addresses, len) {
+                    Delivery::Pass => match taking.reserve(at, len + peer.header_len() as u32)? {
                         Ok(()) => continue,
                         Err(Short::Full) if at > 0 => return Ok(Taken::Pieces(at)),
                         Err(Short::Empty) => Taken::Empty,
                         Err(Short::Full | Short::TooSmall) => Taken::Unwanted,
-                    }
-                }
-                Delivery::Rework | Delivery::TooLong => Taken::Unwanted,
-            };
-            self.scratch.put_all_back(ring)?;
-            return Ok(taken);
-        }
-        self.after_take(ring)?;
-        Ok(Taken::Pieces(pieces.len()))
+                    },
+                    Delivery::Rework | Delivery::TooLong => Taken::Unwanted,
+                };
+                taking.put_all_back()?;
+                return Ok(taken);
+            }
+            Ok(Taken::Pieces(pieces.len()))
+        })
     }
 
     /// Fills the buffers that were taken.
-    fn fill_pieces(&mut self, pieces: &[Frame]) -> Result<(), Fault> {
-        let Some(peer) = self.scratch.peer() else {
+    fn fill_pieces(&mut self, pieces: &[Frame]) {
+        let taken = self.scratch.reserved().len();
+        for (at, piece) in pieces.iter().enumerate().take(taken) {
+            let filled = match self.fill_piece(at, piece) {
+                // The view may be older than what the driver mapped just now.
+                Err(_) => match self.renew() {
+                    Ok(()) => self.fill_piece(at, piece).map_err(Some),
+                    Err(_) => Err(None),
+                },
+                Ok(()) => Ok(()),
+            };
+            match filled {
+                Ok(()) => {
+                    self.received.packets += 1;
+                    self.received.bytes += piece.len() as u64;
+                }
+                Err(fault) => {
+                    self.received.drops += 1;
+                    self.scratch.leave_empty(at);
+                    if let Some(fault) = fault {
+                        self.port.fault(self.index, Reason::Memory(fault));
+                    }
+                }
+            }
+        }
+    }
+
+    fn fill_piece(&self, at: usize, piece: &Frame) -> Result<(), Fault> {
+        let (Some(peer), Some(reserved)) = (self.scratch.peer(), self.scratch.reserved().get(at))
+        else {
             return Ok(());
         };
-        let header_len = peer.header_len();
-        for (reserved, piece) in self.scratch.reserved().iter().zip(pieces) {
-            let to = self.scratch.segments_of(reserved);
-            let bytes = peer.emit(&Header::default(), reserved.buffers());
-            let bytes = bytes.get(..header_len).unwrap_or(&[]);
-            self.views.data().write_at(to, 0, bytes)?;
-            piece.scatter(self.views.data(), to, header_len)?;
-            self.received.packets += 1;
-            self.received.bytes += piece.len() as u64;
-        }
-        Ok(())
+        let to = self.scratch.segments_of(reserved);
+        let header = peer.emit(&Header::default(), reserved.buffers());
+        let header = header.get(..peer.header_len()).unwrap_or(&[]);
+        self.views.data().write_at(to, 0, header)?;
+        piece.scatter(self.views.data(), to, header.len())
     }
 }

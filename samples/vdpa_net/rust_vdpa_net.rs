@@ -65,6 +65,7 @@ mod machine;
 mod peer;
 mod port;
 mod queue;
+mod reserve;
 mod rework;
 mod show;
 mod stats;

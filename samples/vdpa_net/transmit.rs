@@ -48,7 +48,6 @@ use crate::{
     },
     handover::{
         Outcome,
-        Scratch,
         Target, //
     },
     peer::Peer,
@@ -58,6 +57,7 @@ use crate::{
         Views, //
     },
     queue::MAX_SIZE,
+    reserve::Scratch,
     stats::Tally,
     switch::{
         Switch,
