@@ -40,6 +40,7 @@ use crate::{
         Waiter,
         Waiting, //
     },
+    rework::Whole,
     stats::Tally,
     transmit::{
         Batch,
@@ -50,7 +51,8 @@ use crate::{
 
 /// How a run of frames ended.
 pub(crate) enum Outcome {
-    /// This many frames, at least one, were handed over or dropped.
+    /// This many frames were handed over or dropped; none if a part of the first one was, and the
+    /// rest of it is to be handed over next.
     Done(usize),
     /// This many were, and for the next one there are no buffers.
     Blocked(usize),
@@ -169,6 +171,16 @@ impl Frames<'_> {
         let frame = self.batch.from(self.from).get(at)?;
         Some((frame.parts.as_ref()?, self.batch.segments(frame)))
     }
+
+    /// The first frame.
+    fn first(&self) -> Option<Whole<'_>> {
+        let frame = self.batch.from(self.from).first()?;
+        Some(Whole {
+            name: self.batch.name(frame),
+            parts: frame.parts.as_ref()?,
+            segments: self.batch.segments(frame),
+        })
+    }
 }
 
 /// One hand-over.
@@ -201,6 +213,8 @@ impl Hand<'_> {
         frames: &Frames<'_>,
         sent: &mut Tally,
     ) -> Result<Outcome, Reason> {
+        // It is of the frame that comes first now, or nobody needs it any more.
+        let rest = self.scratch.rest.take();
         let Some(taken) = self.take(frames, sent) else {
             sent.drops += frames.count as u64;
             return Ok(Outcome::Done(frames.count));
@@ -214,8 +228,8 @@ impl Hand<'_> {
             Taken::Frames(n) => Outcome::Done(n),
             Taken::Blocked(n) => self.blocked(n),
             Taken::Rework(n) if n > 0 => Outcome::Done(n),
-            Taken::Rework(_) => match frames.get(0) {
-                Some((parts, segments)) => self.rework(from.data(), parts, segments, sent),
+            Taken::Rework(_) => match frames.first() {
+                Some(whole) => self.rework(from, source, &whole, rest, sent),
                 None => Outcome::Done(1),
             },
         })

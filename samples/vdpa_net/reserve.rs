@@ -25,6 +25,7 @@ use crate::{
         Ring,
         MAX_SIZE, //
     },
+    rework::Rest,
     transmit::BATCH, //
 };
 
@@ -65,6 +66,8 @@ pub(crate) struct Scratch {
     /// The ring's start from which the buffers are.
     epoch: u32,
     peer: Option<Peer>,
+    /// What is left of the frame that comes next, if a part of it was handed over.
+    pub(crate) rest: Option<Rest>,
 }
 
 /// Why no buffers were taken for a frame.
@@ -92,6 +95,7 @@ impl Scratch {
             completed: 0,
             epoch: 0,
             peer: None,
+            rest: None,
         })
     }
 

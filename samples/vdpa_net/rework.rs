@@ -2,7 +2,8 @@
 //! Frames that the receiver's driver cannot take as they are.
 //!
 //! They are copied into the kernel, cut into segments or given their checksum by the network
-//! stack's own code, and handed over piece by piece.
+//! stack's own code, and handed over piece by piece. A receiver may have fewer buffers than there
+//! are pieces: it gets as many as there is room for, and the rest waits for more.
 
 use kernel::prelude::*;
 use vdpa::{
@@ -28,7 +29,11 @@ use crate::{
         Outcome, //
     },
     peer::Delivery,
-    port::Reason,
+    port::{
+        Port,
+        Reason,
+        Views, //
+    },
     reserve::Short,
     stats::Tally,
     transmit::Parts, //
@@ -38,13 +43,61 @@ use crate::{
 /// fewer; a sender that asks for segments of a byte only wants to keep others busy.
 const MAX_PIECES: u32 = 1024;
 
+/// A frame in a sender's memory.
+pub(crate) struct Whole<'a> {
+    /// Tells it from the others in the sender's ring.
+    pub(crate) name: (u32, u16),
+    pub(crate) parts: &'a Parts,
+    pub(crate) segments: &'a [Segment],
+}
+
+/// What is left of a frame of which a part was handed over. The frame itself stays in the sender's
+/// ring until the last of it was.
+pub(crate) struct Rest {
+    name: (u32, u16),
+    parts: Parts,
+    /// Number of the port that receives it, and the queue.
+    to: (u32, u16),
+    pieces: KVec<Frame>,
+    /// How many of them were handed over.
+    done: usize,
+}
+
+impl Rest {
+    /// All of a frame, for queue `to.1` of port `to.0`.
+    ///
+    /// # Errors
+    ///
+    /// As [`pieces`].
+    fn new(from: &View, whole: &Whole<'_>, to: (u32, u16)) -> Result<Self> {
+        Ok(Self {
+            name: whole.name,
+            parts: *whole.parts,
+            to,
+            pieces: pieces(from, whole.segments, whole.parts)?,
+            done: 0,
+        })
+    }
+
+    /// Whether this is what is left of `whole` on its way to the same queue. Of a frame that its
+    /// driver has changed meanwhile, that is what it was: only the receiver must be the one that
+    /// the addresses were looked at for.
+    fn is_of(&self, whole: &Whole<'_>, to: (u32, u16)) -> bool {
+        self.name == whole.name && self.parts == *whole.parts && self.to == to
+    }
+
+    fn left(&self) -> &[Frame] {
+        self.pieces.get(self.done..).unwrap_or(&[])
+    }
+}
+
 /// How far taking buffers for pieces got.
 enum Taken {
     /// There are buffers for this many of them, at least one.
     Pieces(usize),
-    /// There are not enough buffers.
+    /// There are none for the first.
     Empty,
-    /// A piece is longer than the receiver takes, or the port does not receive.
+    /// The first is longer than the receiver takes.
     Unwanted,
 }
 
@@ -95,63 +148,86 @@ fn pieces(from: &View, segments: &[Segment], parts: &Parts) -> Result<KVec<Frame
 }
 
 impl Hand<'_> {
-    /// Hands a frame over in pieces. If there are no buffers for the first of them, none is handed
-    /// over, and if somebody can wait the frame stays; if they run out later, the rest is dropped.
+    /// Hands a frame over in pieces, as many as there are buffers for at once. If the sender can
+    /// wait, the `rest` stays for the next time; otherwise it is dropped when buffers run out.
     pub(crate) fn rework(
         &mut self,
-        from: &View,
-        parts: &Parts,
-        segments: &[Segment],
+        from: &mut Views,
+        source: &Port,
+        whole: &Whole<'_>,
+        rest: Option<Rest>,
         sent: &mut Tally,
     ) -> Outcome {
-        let Ok(pieces) = pieces(from, segments, parts) else {
+        let to = (self.port.number(), self.index);
+        let rest = match rest.filter(|rest| rest.is_of(whole, to)) {
+            Some(rest) => Ok(rest),
+            None => Rest::new(from.data(), whole, to).or_else(|error| {
+                if error != EFAULT {
+                    return Err(error);
+                }
+                // The view may be older than what the driver mapped just now.
+                *from = source.views()?;
+                Rest::new(from.data(), whole, to)
+            }),
+        };
+        let Ok(mut rest) = rest else {
             sent.errors += 1;
             return Outcome::Done(1);
         };
-        let mut at = 0;
-        while let Some(left) = pieces.get(at..).filter(|left| !left.is_empty()) {
-            match self.take_pieces(left, parts) {
+        loop {
+            match self.take_pieces(rest.left(), &rest.parts) {
                 Some(Taken::Pieces(n)) => {
-                    self.fill_pieces(left);
+                    self.fill_pieces(rest.left());
                     self.give();
-                    at += n;
+                    rest.done += n;
                 }
-                Some(Taken::Empty) if at == 0 && self.waiting.is_some() => return self.blocked(0),
+                Some(Taken::Empty) if self.waiting.is_some() => {
+                    self.scratch.rest = Some(rest);
+                    return self.blocked(0);
+                }
                 Some(Taken::Empty) => {
-                    self.received.overruns += left.len() as u64;
+                    self.received.overruns += rest.left().len() as u64;
                     sent.overruns += 1;
                     return Outcome::Done(1);
                 }
                 Some(Taken::Unwanted) | None => {
-                    self.received.drops += left.len() as u64;
+                    self.received.drops += rest.left().len() as u64;
                     sent.drops += 1;
                     return Outcome::Done(1);
                 }
             }
+            if rest.left().is_empty() {
+                sent.packets += 1;
+                sent.bytes += u64::from(rest.parts.len);
+                return Outcome::Done(1);
+            }
+            // There may be many more, and a turn is to be short.
+            if self.waiting.is_some() {
+                self.scratch.rest = Some(rest);
+                return Outcome::Done(0);
+            }
         }
-        sent.packets += 1;
-        sent.bytes += u64::from(parts.len);
-        Outcome::Done(1)
     }
 
-    /// Takes buffers for all of `pieces`, or for as many as can be taken at once.
+    /// Takes buffers for as many of `pieces` as possible.
     fn take_pieces(&mut self, pieces: &[Frame], parts: &Parts) -> Option<Taken> {
         self.take_by(|taking| {
             let peer = taking.peer();
             for (at, piece) in pieces.iter().enumerate() {
                 // A piece is shorter than 64 KiB and a bit.
                 let len = piece.len() as u32;
-                let taken = match peer.delivery(&Header::default(), &parts.addresses, len) {
+                let short = match peer.delivery(&Header::default(), &parts.addresses, len) {
                     Delivery::Pass => match taking.reserve(at, len + peer.header_len() as u32)? {
                         Ok(()) => continue,
-                        Err(Short::Full) if at > 0 => return Ok(Taken::Pieces(at)),
-                        Err(Short::Empty) => Taken::Empty,
-                        Err(Short::Full | Short::TooSmall) => Taken::Unwanted,
+                        Err(short) => short,
                     },
-                    Delivery::Rework | Delivery::TooLong => Taken::Unwanted,
+                    Delivery::Rework | Delivery::TooLong => Short::TooSmall,
                 };
-                taking.put_all_back()?;
-                return Ok(taken);
+                return Ok(match short {
+                    _ if at > 0 => Taken::Pieces(at),
+                    Short::Empty => Taken::Empty,
+                    Short::Full | Short::TooSmall => Taken::Unwanted,
+                });
             }
             Ok(Taken::Pieces(pieces.len()))
         })

@@ -146,6 +146,11 @@ impl Batch {
         self.frames.get(at..).unwrap_or(&[])
     }
 
+    /// Names `frame` among those that are in a ring of its sender at the same time.
+    pub(crate) fn name(&self, frame: &Frame) -> (u32, u16) {
+        (self.epoch, frame.chain.id())
+    }
+
     /// The segments of `frame` that the device reads.
     pub(crate) fn segments(&self, frame: &Frame) -> &[Segment] {
         let end = frame.first + frame.chain.readable_segments();
