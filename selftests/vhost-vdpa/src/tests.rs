@@ -9,6 +9,7 @@ mod hostile;
 mod iotlb;
 mod legacy;
 mod queues;
+mod receivers;
 mod state;
 
 use crate::device::{Device, Vhost};
@@ -106,6 +107,7 @@ pub(crate) fn all() -> Vec<Test<Context>> {
         state::TESTS,
         legacy::TESTS,
         datapath::TESTS,
+        receivers::TESTS,
         control::TESTS,
         hostile::TESTS,
     ];
