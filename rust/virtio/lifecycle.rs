@@ -357,6 +357,7 @@ impl Lifecycle {
                 Ok(()) => {
                     self.status |= status::DRIVER_OK;
                     self.run(&mut actions);
+                    actions.begin = true;
                 }
                 Err(refusal) => {
                     self.phase = Phase::Broken;

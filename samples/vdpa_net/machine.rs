@@ -396,7 +396,11 @@ impl Machine {
                 Ok(goes_on) => restored |= goes_on,
                 Err(error) => {
                     self.warn(index, Reason::Start(error));
-                    outcome = Some(Event::Fault);
+                    outcome = Some(if actions.begin {
+                        Event::StartFailed
+                    } else {
+                        Event::Fault
+                    });
                 }
             }
         }

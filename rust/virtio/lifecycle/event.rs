@@ -91,7 +91,7 @@ pub enum Event {
     StopDone,
     /// The executor could not do what [`Actions::halt`] asked for; the device can run on.
     StopFailed,
-    /// The executor could not start the device when DRIVER_OK was written.
+    /// The executor could not do what [`Actions::begin`] asked for.
     StartFailed,
     /// The device, or what the driver put in a ring, is broken.
     Fault,
@@ -114,6 +114,10 @@ pub struct Actions {
     pub halt: bool,
     /// Virtqueues that must run from now on, from their indices as set.
     pub start: QueueSet,
+    /// Those are the virtqueues that the device begins with, for DRIVER_OK was written: if one of
+    /// them cannot run, report [`Event::StartFailed`], and the driver does not see DRIVER_OK. A
+    /// virtqueue that cannot run at any other time is an [`Event::Fault`].
+    pub begin: bool,
     /// Virtqueues to look at as if the driver kicked them now: kicks latched before they could
     /// run, and rings that may hold what was announced before. Always running queues.
     pub kick: QueueSet,
@@ -130,6 +134,7 @@ impl Actions {
         reset: false,
         halt: false,
         start: QueueSet::EMPTY,
+        begin: false,
         kick: QueueSet::EMPTY,
         notify_config: false,
         refused: None,

@@ -414,6 +414,22 @@ fn a_broken_device_says_so_once_and_waits_for_a_reset() {
 }
 
 #[test]
+fn only_driver_ok_begins() {
+    let mut device = device(3);
+    ok(&mut device, Event::SetFeatures(MODERN));
+    ok(&mut device, Event::Mapped(true));
+    ok(&mut device, Event::SetReady(RX, true));
+    let actions = ok(&mut device, Event::SetStatus(0xf));
+    assert!(actions.begin && actions.start == set(&[RX]));
+    let actions = ok(&mut device, Event::SetReady(TX, true));
+    assert!(!actions.begin && actions.start == set(&[TX]));
+    ok(&mut device, Event::Suspend);
+    ok(&mut device, Event::StopDone);
+    let actions = ok(&mut device, Event::Resume);
+    assert!(!actions.begin && actions.start == set(&[RX, TX]));
+}
+
+#[test]
 fn a_start_that_failed_takes_driver_ok_back() {
     let mut device = running();
     let actions = ok(&mut device, Event::StartFailed);

@@ -166,6 +166,7 @@ impl Monitor {
             );
             assert_eq!(new & status::STOP, 0);
         }
+        assert_eq!(actions.begin, came & status::DRIVER_OK != 0);
         if went & status::DRIVER_OK != 0 {
             assert_eq!(event, Event::StartFailed);
         }

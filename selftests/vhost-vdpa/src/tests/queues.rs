@@ -2,12 +2,13 @@
 //! Calls about a virtqueue.
 
 use std::os::fd::AsRawFd;
+use std::process::Command;
 
 use super::{Context, Tests};
 use crate::device::Event;
-use crate::ktap::{ensure, ensure_eq, ensure_errno, require, Outcome};
-use crate::rig::{Plan, Port};
-use crate::uapi::{self, VringAddr};
+use crate::ktap::{ensure, ensure_eq, ensure_errno, require, Outcome, Stop};
+use crate::rig::{exchange, Plan, Port, RX, TX};
+use crate::uapi::{self, VringAddr, DRIVER_OK, NEEDS_RESET};
 
 pub(super) const TESTS: Tests = &[
     ("SET_VRING_NUM", num),
@@ -23,6 +24,8 @@ pub(super) const TESTS: Tests = &[
         "SET_VRING_ADDR, SET_VRING_BASE: refused while running",
         while_running,
     ),
+    ("queues that cannot run: DRIVER_OK is not shown", cannot_run),
+    ("queues that cannot run: enabled later", cannot_run_later),
 ];
 
 fn num(context: &Context) -> Outcome {
@@ -213,5 +216,81 @@ fn while_running(context: &Context) -> Outcome {
     ensure_errno!(port.vhost.vring(uapi::SET_VRING_BASE, 0, 0), EINVAL);
     // Reading it is always allowed.
     port.vhost.vring(uapi::GET_VRING_BASE, 0, 0)?;
+    Ok(())
+}
+
+/// How often the kernel has said that a queue of a test's device cannot run.
+fn complaints() -> Result<usize, Stop> {
+    let output = Command::new("dmesg").output()?;
+    let log = String::from_utf8_lossy(&output.stdout);
+    Ok(log.matches("cannot start").count())
+}
+
+/// Makes a queue one that cannot run: its descriptors begin at half of one.
+fn misalign(port: &Port, index: usize) -> Outcome {
+    let layout = port.queues[index].ring.layout();
+    port.vhost.set_vring_addr(VringAddr {
+        index: index as u32,
+        desc: layout.desc + 8,
+        avail: layout.driver,
+        used: layout.device,
+        ..VringAddr::default()
+    })?;
+    Ok(())
+}
+
+fn cannot_run(context: &Context) -> Outcome {
+    context.require_switch()?;
+    let devices = context.provisioned(uapi::F_RING_PACKED, 2)?;
+    let mut b = Port::start(&devices[1], Plan::MODERN)?;
+    let packed = Plan {
+        features: uapi::F_RING_PACKED,
+        ..Plan::MODERN
+    };
+    let before = complaints()?;
+    for plan in [Plan::LEGACY, Plan::MODERN, packed] {
+        let mut port = Port::prepare(&devices[0], plan)?;
+        if plan.packed() {
+            // A place beyond the end of the ring.
+            let place = 0x8000 | u32::from(plan.size);
+            let base = place | (place << 16);
+            port.vhost.vring(uapi::SET_VRING_BASE, TX as u32, base)?;
+        } else {
+            misalign(&port, TX)?;
+        }
+        port.enable()?;
+        port.vhost.add_status(DRIVER_OK)?;
+        ensure_eq!(
+            port.vhost.status()? & (DRIVER_OK | NEEDS_RESET),
+            NEEDS_RESET
+        );
+        // A reset mends it.
+        port.restart(None)?;
+        exchange(&mut port, &mut b, 5)?;
+        exchange(&mut b, &mut port, 5)?;
+    }
+    // Once at least; more often only if they are far apart.
+    ensure!(complaints()? > before, "nothing in the log");
+    Ok(())
+}
+
+fn cannot_run_later(context: &Context) -> Outcome {
+    context.require_switch()?;
+    let device = context.device(0)?;
+    let port = Port::prepare(&device, Plan::MODERN)?;
+    misalign(&port, TX)?;
+    port.vhost.vring(uapi::SET_VRING_ENABLE, RX as u32, 1)?;
+    port.vhost.add_status(DRIVER_OK)?;
+    ensure_eq!(port.vhost.status()? & (DRIVER_OK | NEEDS_RESET), DRIVER_OK);
+    // The driver has seen DRIVER_OK, so it is told.
+    port.vhost.vring(uapi::SET_VRING_ENABLE, TX as u32, 1)?;
+    ensure_eq!(
+        port.vhost.status()? & (DRIVER_OK | NEEDS_RESET),
+        DRIVER_OK | NEEDS_RESET
+    );
+    ensure!(
+        port.config_call.wait(crate::rig::PATIENCE),
+        "no configuration interrupt"
+    );
     Ok(())
 }
