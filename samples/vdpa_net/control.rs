@@ -51,13 +51,14 @@ const COMMANDS: usize = 64;
 struct Tools {
     segments: KVec<Segment>,
     command: [u8; COMMAND_LEN],
+    /// The ring's start that was looked at last.
+    epoch: u32,
 }
 
 /// A command taken from the ring.
 struct Taken {
     chain: Chain,
     peer: Peer,
-    epoch: u32,
 }
 
 /// The work of a device's control worker.
@@ -81,6 +82,7 @@ impl Controller {
             Tools {
                 segments: KVec::from_elem(Segment::default(), usize::from(MAX_SIZE), GFP_KERNEL)?,
                 command: [0; COMMAND_LEN],
+                epoch: 0,
             },
             GFP_KERNEL,
         )?;
@@ -142,12 +144,12 @@ impl Controller {
         let Some(ring) = (*guard).as_mut().filter(|ring| ring.is_open()) else {
             return Ok(None);
         };
+        tools.epoch = ring.epoch();
         loop {
             if let Some(chain) = ring.pop(mem, &mut tools.segments)? {
                 return Ok(Some(Taken {
                     chain,
                     peer: ring.peer,
-                    epoch: ring.epoch(),
                 }));
             }
             if !ring.want_kicks(mem, true)? {
@@ -202,7 +204,7 @@ impl Controller {
             return Ok(());
         };
         let mut guard = queue.lock();
-        let Some(ring) = (*guard).as_mut().filter(|ring| ring.epoch() == taken.epoch) else {
+        let Some(ring) = (*guard).as_mut().filter(|ring| ring.epoch() == tools.epoch) else {
             return Ok(());
         };
         ring.complete(mem, taken.chain, 1)?;
@@ -250,15 +252,13 @@ impl Run for Controller {
         };
         let index = self.machine.control_index();
         let served = self.serve(&mut tools);
+        let epoch = tools.epoch;
         *self.tools.lock() = Some(tools);
         match served {
             Ok(true) => self.machine.look_at(index),
             Ok(false) => (),
-            Err(reason) => self.port.fault(index, reason),
+            Err(reason) => self.port.fault(index, epoch, reason),
         }
-
-        if let Some((index, reason)) = self.port.take_fault() {
-            self.machine.fault(index, reason);
-        }
+        self.machine.look_for_fault();
     }
 }

@@ -268,7 +268,7 @@ impl Hand<'_> {
         match taken {
             Ok(taken) => taken,
             Err(reason) => {
-                self.port.fault(self.index, reason);
+                self.fault(reason);
                 None
             }
         }
@@ -368,7 +368,7 @@ impl Hand<'_> {
                     match error {
                         Some(CopyError::Source(fault)) => result = Err(Reason::Memory(fault)),
                         Some(CopyError::Target(fault)) => {
-                            self.port.fault(self.index, Reason::Memory(fault));
+                            self.fault(Reason::Memory(fault));
                         }
                         None => (),
                     }
@@ -460,8 +460,13 @@ impl Hand<'_> {
             given => given,
         };
         if let Err(reason) = given {
-            self.port.fault(self.index, reason);
+            self.fault(reason);
         }
+    }
+
+    /// Reports what is wrong with the receiver, as it was when buffers were looked for last.
+    pub(crate) fn fault(&self, reason: Reason) {
+        self.port.fault(self.index, self.scratch.epoch(), reason);
     }
 
     fn try_give(&mut self) -> Result<(), Reason> {

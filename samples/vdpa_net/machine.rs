@@ -315,8 +315,13 @@ impl Machine {
         }
     }
 
-    /// Stops the device after queue `index` was found broken.
-    pub(crate) fn fault(&self, index: u16, reason: Reason) {
+    /// Stops the device if one of its queues was found broken.
+    pub(crate) fn look_for_fault(&self) {
+        // A reset forgets faults under the same lock, so that none reaches the next driver.
+        let mut inner = self.inner.lock();
+        let Some((index, reason)) = self.port.take_fault() else {
+            return;
+        };
         if !self.ask(Lifecycle::broken) && self.warnings.allow() {
             let name = self.port.name();
             pr_warn!(
@@ -327,7 +332,9 @@ impl Machine {
             );
         }
         // A fault is never refused.
-        let _ = self.event(Event::Fault);
+        if let Ok(actions) = self.decide(Event::Fault) {
+            self.perform(&mut inner, actions);
+        }
     }
 
     /// Ends everything, when the device is no longer on the bus.

@@ -262,23 +262,26 @@ impl Port {
         self.control.populate(handle);
     }
 
-    /// Reports that queue `index` is broken. The queue is shut at once; the control worker stops
-    /// the device.
-    pub(crate) fn fault(&self, index: u16, reason: Reason) {
-        if let Some(queue) = self.queue(index) {
-            queue.shut();
-        }
-        let mut fault = self.fault.lock();
-        if fault.is_none() {
-            *fault = Some((index, reason));
-        }
-        drop(fault);
+    /// Reports that queue `index` was found broken, in its start `epoch`. The queue is shut at once;
+    /// the control worker stops the device. If the queue was stopped since, this comes too late and
+    /// does nothing: the next driver is not to blame.
+    pub(crate) fn fault(&self, index: u16, epoch: u32, reason: Reason) {
+        let Some(queue) = self.queue(index) else {
+            return;
+        };
+        queue.shut(epoch, || {
+            let mut fault = self.fault.lock();
+            if fault.is_none() {
+                *fault = Some((index, reason));
+            }
+        });
         if let Some(handle) = self.control.as_ref() {
             handle.queue();
         }
     }
 
-    /// Takes the fault that was reported.
+    /// Takes the fault that was reported, to act on it before the next reset or, in that reset, to
+    /// forget it.
     pub(crate) fn take_fault(&self) -> Option<(u16, Reason)> {
         self.fault.lock().take()
     }

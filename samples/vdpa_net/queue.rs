@@ -325,10 +325,14 @@ impl Queue {
         drop(old);
     }
 
-    /// Closes the queue since it is broken: what is in flight may never come back.
-    pub(crate) fn shut(&self) {
-        self.running.store(false, Relaxed);
-        if let Some(ring) = (*self.ring.lock()).as_mut() {
+    /// Closes the queue since its start `epoch` was found broken: what is in flight may never come
+    /// back. Does nothing if the queue was stopped since. Whoever waits for the ring finds it
+    /// broken after `report` has run, not before.
+    pub(crate) fn shut(&self, epoch: u32, report: impl FnOnce()) {
+        let mut guard = self.ring.lock();
+        if let Some(ring) = (*guard).as_mut().filter(|ring| ring.epoch == epoch) {
+            report();
+            self.running.store(false, Relaxed);
             ring.open = false;
             ring.broken = true;
         }

@@ -121,6 +121,11 @@ impl Scratch {
         }
     }
 
+    /// The ring's start from which the buffers are.
+    pub(crate) fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
     /// Whether the buffers are from this start of `ring`.
     pub(crate) fn is_from(&self, ring: &Ring) -> bool {
         self.epoch == ring.epoch()

@@ -254,7 +254,7 @@ impl Hand<'_> {
                     self.received.drops += 1;
                     self.scratch.leave_empty(at);
                     if let Some(fault) = fault {
-                        self.port.fault(self.index, Reason::Memory(fault));
+                        self.fault(Reason::Memory(fault));
                     }
                 }
             }

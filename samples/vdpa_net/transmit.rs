@@ -345,7 +345,7 @@ impl<'a> Turn<'a> {
                 }
                 Ok(Progress::Empty) => return Next::Idle,
                 Err(reason) => {
-                    self.work.port.fault(self.index, reason);
+                    self.work.port.fault(self.index, tools.batch.epoch, reason);
                     return Next::Idle;
                 }
             }

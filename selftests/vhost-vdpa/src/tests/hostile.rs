@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Rings that no driver makes: they stop their device, and no other one.
 
+use std::time::{Duration, Instant};
+
 use super::{mac, Context, Tests};
 use crate::ktap::{ensure, ensure_eq, Outcome, Stop};
 use crate::rig::{exchange, Plan, Port, PATIENCE, RX, TX};
@@ -47,6 +49,10 @@ pub(super) const TESTS: Tests = &[
         unmapped_ring,
     ),
     ("hostile: rings full of noise", noise),
+    (
+        "hostile: what one driver broke does not reach the next one",
+        next_driver,
+    ),
 ];
 
 const NEXT: u16 = 1;
@@ -351,13 +357,34 @@ fn noise(context: &Context) -> Outcome {
     exchange(&mut a, &mut b, 20)
 }
 
+fn next_driver(context: &Context) -> Outcome {
+    context.require_switch()?;
+    let devices = [context.device(0)?, context.device(1)?];
+    let mut port = Port::start(&devices[0], Plan::MODERN)?;
+    let mut b = Port::start(&devices[1], Plan::MODERN)?;
+    let nowhere = port.region.end() + 4096;
+    for round in 0..200 {
+        offer(&mut port, TX, &[split(nowhere, 100, 0, 0)]);
+        port.queues[TX].kick.signal()?;
+        // The reset comes before the device has seen it, while it does, after.
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_micros(20 * (round % 40)) {
+            std::hint::spin_loop();
+        }
+        port.restart(None)?;
+        std::thread::sleep(Duration::from_millis(1));
+        ensure_eq!(port.vhost.status()? & NEEDS_RESET, 0);
+    }
+    exchange(&mut port, &mut b, 20)
+}
+
 /// Waits until the device has broken or has had the time to.
 fn outlive(port: &Port) -> Result<(), Stop> {
     for _ in 0..20 {
         if port.vhost.status()? & NEEDS_RESET != 0 {
             break;
         }
-        std::thread::sleep(std::time::Duration::from_millis(1));
+        std::thread::sleep(Duration::from_millis(1));
     }
     Ok(())
 }
