@@ -36,7 +36,10 @@ use crate::{
         Port,
         Reason, //
     },
-    queue::MAX_SIZE,
+    queue::{
+        Queue,
+        MAX_SIZE, //
+    },
     stats::Tally, //
 };
 
@@ -46,6 +49,9 @@ const COMMAND_LEN: usize = 2 + 2 * (4 + 6 * crate::filter::MAC_TABLE_LEN);
 
 /// Commands that are served in one turn.
 const COMMANDS: usize = 64;
+
+/// After how long the worker looks again if there was no memory for a look at the driver's.
+const RETRY_MS: u32 = 20;
 
 /// What a turn needs, allocated once.
 struct Tools {
@@ -98,75 +104,75 @@ impl Controller {
 
     /// Serves the commands that are there, and returns whether there may be more: a driver that
     /// goes on adding must not keep the worker from its other work, nor its memory mapped.
-    fn serve(&self, tools: &mut Tools) -> Result<bool, Reason> {
-        let index = self.machine.control_index();
-        let mut tally = Tally::default();
-        let mut view = self.port.control_view().map_err(|_| Reason::NoMemory)?;
-        let mut served = 0;
-        let result = loop {
-            if served == COMMANDS {
-                break Ok(true);
-            }
-            served += 1;
-            let taken = match self.take(index, &view, tools) {
-                // The view may be older than what the driver mapped just now.
-                Err(_) => match self.port.control_view() {
-                    Ok(fresh) => {
-                        view = fresh;
-                        self.take(index, &view, tools)
-                    }
-                    Err(_) => Err(Reason::NoMemory),
-                },
-                taken => taken,
-            };
-            match taken {
-                Ok(Some(taken)) => {
-                    if let Err(reason) = self.command(index, &view, tools, &taken, &mut tally) {
-                        break Err(reason);
-                    }
-                }
-                Ok(None) => break Ok(false),
-                Err(reason) => break Err(reason),
-            }
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the queue, or [`Reason::NoMemory`], which time may mend.
+    fn serve(&self, index: u16, tools: &mut Tools) -> Result<bool, Reason> {
+        // Most turns of a device without a control queue are for faults.
+        let Some(queue) = self.port.queue(index).filter(|queue| queue.is_running()) else {
+            return Ok(false);
         };
-        if let Some(queue) = self.port.queue(index) {
-            queue.stats.add(&tally);
+        let mut tally = Tally::default();
+        let mut view = self.view()?;
+        let mut result = Ok(true);
+        for _ in 0..COMMANDS {
+            let mut served = self.serve_one(index, queue, &view, tools, &mut tally);
+            if served.is_err() {
+                // The view may be older than what the driver mapped just now.
+                served = self.view().and_then(|fresh| {
+                    view = fresh;
+                    self.serve_one(index, queue, &view, tools, &mut tally)
+                });
+            }
+            if !matches!(served, Ok(true)) {
+                result = served;
+                break;
+            }
         }
+        queue.stats.add(&tally);
         result
     }
 
-    /// Takes the next command; if there is none, the driver will kick for it.
-    fn take(&self, index: u16, mem: &View, tools: &mut Tools) -> Result<Option<Taken>, Reason> {
-        let Some(queue) = self.port.queue(index) else {
-            return Ok(None);
-        };
-        let mut guard = queue.lock();
-        let Some(ring) = (*guard).as_mut().filter(|ring| ring.is_open()) else {
-            return Ok(None);
-        };
-        tools.epoch = ring.epoch();
-        loop {
-            if let Some(chain) = ring.pop(mem, &mut tools.segments)? {
-                return Ok(Some(Taken {
-                    chain,
-                    peer: ring.peer,
-                }));
-            }
-            if !ring.want_kicks(mem, true)? {
-                return Ok(None);
-            }
-        }
+    fn view(&self) -> Result<View, Reason> {
+        self.port.control_view().map_err(|_| Reason::NoMemory)
     }
 
-    /// Carries a command out and answers it.
-    fn command(
+    /// Serves the next command, and returns whether there was one; if not, the driver will kick for
+    /// it.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it, as far as `mem` shows. The command is in the ring as before then, even
+    /// if it was carried out: to do that twice makes no difference.
+    fn serve_one(
         &self,
         index: u16,
+        queue: &Queue,
         mem: &View,
         tools: &mut Tools,
-        taken: &Taken,
         tally: &mut Tally,
-    ) -> Result<(), Reason> {
+    ) -> Result<bool, Reason> {
+        let Some(taken) = take(queue, mem, tools)? else {
+            return Ok(false);
+        };
+        let answered = self.command(mem, tools, &taken).and_then(|accepted| {
+            self.give(index, queue, mem, tools.epoch, taken.chain)?;
+            Ok(accepted)
+        });
+        match answered {
+            Ok(true) => tally.packets += 1,
+            Ok(false) => tally.errors += 1,
+            Err(reason) => {
+                put_back(queue, tools.epoch, taken.chain);
+                return Err(reason);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Carries a command out and writes the answer. Returns whether it was accepted.
+    fn command(&self, mem: &View, tools: &mut Tools, taken: &Taken) -> Result<bool, Reason> {
         let chain = &taken.chain;
         let (readable, rest) = tools
             .segments
@@ -185,33 +191,42 @@ impl Controller {
             features: taken.peer.features(),
             max_virtqueue_pairs: self.port.settings.lock().config.max_virtqueue_pairs(),
         };
-        let answer = match context.decode(bytes, u64::from(chain.readable())) {
+        let (accepted, answer) = match context.decode(bytes, u64::from(chain.readable())) {
             Ok(command) => {
                 self.carry_out(command);
-                tally.packets += 1;
-                control::OK
+                (true, control::OK)
             }
             Err(error) => {
                 self.complain(error);
-                tally.errors += 1;
-                control::ERR
+                (false, control::ERR)
             }
         };
         mem.write_at(writable, 0, &[answer])
             .map_err(Reason::Memory)?;
+        Ok(accepted)
+    }
 
-        let Some(queue) = self.port.queue(index) else {
-            return Ok(());
-        };
+    /// Gives an answered command back to the driver.
+    fn give(
+        &self,
+        index: u16,
+        queue: &Queue,
+        mem: &View,
+        epoch: u32,
+        chain: Chain,
+    ) -> Result<(), Reason> {
         let mut guard = queue.lock();
-        let Some(ring) = (*guard).as_mut().filter(|ring| ring.epoch() == tools.epoch) else {
+        let Some(ring) = (*guard).as_mut().filter(|ring| ring.epoch() == epoch) else {
             return Ok(());
         };
-        ring.complete(mem, taken.chain, 1)?;
-        let interrupt = queue.publish(ring, mem)?;
+        ring.complete(mem, chain, 1)?;
+        let published = queue.publish(ring, mem);
         drop(guard);
-        if let Some(interrupt) = interrupt {
-            self.port.interrupt(index, interrupt);
+        match published {
+            Ok(Some(interrupt)) => self.port.interrupt(index, interrupt),
+            Ok(None) => (),
+            // The view has just served to write to the used ring, so it is not too old.
+            Err(error) => self.port.fault(index, epoch, error.into()),
         }
         Ok(())
     }
@@ -245,18 +260,48 @@ impl Controller {
     }
 }
 
+/// Takes the next command; if there is none, the driver will kick for it.
+fn take(queue: &Queue, mem: &View, tools: &mut Tools) -> Result<Option<Taken>, Reason> {
+    let mut guard = queue.lock();
+    let Some(ring) = (*guard).as_mut().filter(|ring| ring.is_open()) else {
+        return Ok(None);
+    };
+    tools.epoch = ring.epoch();
+    loop {
+        if let Some(chain) = ring.pop(mem, &mut tools.segments)? {
+            return Ok(Some(Taken {
+                chain,
+                peer: ring.peer,
+            }));
+        }
+        if !ring.want_kicks(mem, true)? {
+            return Ok(None);
+        }
+    }
+}
+
+/// Puts a command back that could not be answered.
+fn put_back(queue: &Queue, epoch: u32, chain: Chain) {
+    let mut guard = queue.lock();
+    if let Some(ring) = (*guard).as_mut().filter(|ring| ring.epoch() == epoch) {
+        // It is the one taken last, for there is never another one under way.
+        let _ = ring.unpop(core::iter::once(chain));
+    }
+}
+
 impl Run for Controller {
     fn run(&self) {
         let Some(mut tools) = self.tools.lock().take() else {
             return;
         };
         let index = self.machine.control_index();
-        let served = self.serve(&mut tools);
+        let served = self.serve(index, &mut tools);
         let epoch = tools.epoch;
         *self.tools.lock() = Some(tools);
         match served {
             Ok(true) => self.machine.look_at(index),
             Ok(false) => (),
+            Err(Reason::NoMemory) => self.machine.look_at_control_later(RETRY_MS),
             Err(reason) => self.port.fault(index, epoch, reason),
         }
         self.machine.look_for_fault();

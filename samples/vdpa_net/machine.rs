@@ -286,6 +286,13 @@ impl Machine {
         }
     }
 
+    /// Has the control worker look at its queue in `ms` milliseconds.
+    pub(crate) fn look_at_control_later(&self, ms: u32) {
+        if let Some(handle) = self.control.as_ref() {
+            handle.queue_after(ms);
+        }
+    }
+
     fn transmit_handle(&self, pair: u16) -> Option<&Handle> {
         self.transmit.get(usize::from(pair))?.as_ref()
     }

@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Commands of the control queue, good and malformed.
 
+use std::time::Instant;
+
+use driver::{Buffer, Region, Shape};
+
 use super::{mac, Context, Tests};
 use crate::device::Device;
-use crate::ktap::{ensure_eq, require, Outcome, Stop};
-use crate::rig::{exchange, frame, Plan, Port};
+use crate::ktap::{ensure, ensure_eq, require, Outcome, Stop};
+use crate::rig::{exchange, frame, Plan, Port, CTRL, PATIENCE};
 use crate::uapi::{self, NEEDS_RESET};
 
 pub(super) const TESTS: Tests = &[
@@ -16,6 +20,10 @@ pub(super) const TESTS: Tests = &[
     ("control: commands that are none", unknown),
     ("control: malformed commands", malformed),
     ("control: many commands in a row", many),
+    (
+        "control: memory that is mapped while commands are served",
+        fresh_memory,
+    ),
 ];
 
 const OK: u8 = 0;
@@ -221,4 +229,78 @@ fn many(context: &Context) -> Outcome {
         ensure_eq!(a.vhost.config(0, 6)?, new.to_vec());
     }
     exchange(&mut a, &mut b, 5)
+}
+
+fn fresh_memory(context: &Context) -> Outcome {
+    context.require_switch()?;
+    let device = context.device(0)?;
+    let mut port = Port::start(
+        &device,
+        Plan {
+            size: 128,
+            ..plan(false, uapi::NET_F_CTRL_MAC_ADDR | uapi::F_INDIRECT_DESC)
+        },
+    )?;
+    require!(port.queues.len() > CTRL, "the device has no control queue");
+    const PAGE: u64 = 4096;
+    const ROUNDS: u64 = 30;
+    const COMMANDS: u64 = 60;
+    // A command that takes its time, being in pieces, and room for answers
+    // after it.
+    let mut command = vec![CLASS_MAC, MAC_TABLE_SET];
+    command.extend(table(200, &[STRANGER; 200]));
+    command.extend(table(0, &[]));
+    let more = Region::new(port.region.end() + PAGE, ((ROUNDS + 1) * PAGE) as usize);
+    let post = |port: &mut Port, page: u64, answer: u64| -> Outcome {
+        let at = more.base() + page * PAGE;
+        let piece = command.len().div_ceil(7);
+        let starts = (0..command.len()).step_by(piece);
+        let out: Vec<_> = starts
+            .map(|start| Buffer {
+                addr: at + start as u64,
+                len: piece.min(command.len() - start) as u32,
+            })
+            .collect();
+        let into = [Buffer {
+            addr: at + 2048 + answer,
+            len: 1,
+        }];
+        let ring = &mut port.queues[CTRL].ring;
+        Ok(ring.add(&out, &into, Shape::Indirect, answer)?)
+    };
+    for page in 0..=ROUNDS {
+        more.write(more.base() + page * PAGE, &command);
+        more.write(more.base() + page * PAGE + 2048, &[0xaa]);
+        let map = |port: &Port| {
+            let at = page * PAGE;
+            let memory = more.as_ptr() as u64 + at;
+            port.vhost.map(0, more.base() + at, PAGE, memory, uapi::RW)
+        };
+        if page == 0 {
+            map(&port)?;
+            continue;
+        }
+        for answer in 0..COMMANDS {
+            post(&mut port, 0, answer)?;
+        }
+        port.queues[CTRL].publish()?;
+        let start = Instant::now();
+        while port.queues[CTRL].ring.used()?.is_none() {
+            ensure!(start.elapsed() < PATIENCE, "no command is served");
+        }
+        // The device is at the others, and knows the memory of before.
+        map(&port)?;
+        post(&mut port, page, 0)?;
+        port.queues[CTRL].publish()?;
+        for _ in 0..COMMANDS {
+            ensure!(
+                port.queues[CTRL].used(PATIENCE)?.is_some(),
+                "a command is not answered, status {:#x}",
+                port.vhost.status()?
+            );
+        }
+        ensure_eq!(more.get(more.base() + page * PAGE + 2048, 1), vec![OK]);
+    }
+    ensure_eq!(port.vhost.status()? & NEEDS_RESET, 0);
+    Ok(())
 }

@@ -53,6 +53,10 @@ pub(super) const TESTS: Tests = &[
         "hostile: what one driver broke does not reach the next one",
         next_driver,
     ),
+    (
+        "hostile: a device without a control queue is stopped too",
+        no_control_queue,
+    ),
 ];
 
 const NEXT: u16 = 1;
@@ -375,6 +379,21 @@ fn next_driver(context: &Context) -> Outcome {
         std::thread::sleep(Duration::from_millis(1));
         ensure_eq!(port.vhost.status()? & NEEDS_RESET, 0);
     }
+    exchange(&mut port, &mut b, 20)
+}
+
+fn no_control_queue(context: &Context) -> Outcome {
+    context.require_switch()?;
+    let features = uapi::NET_F_MAC | uapi::F_VERSION_1 | uapi::F_ACCESS_PLATFORM;
+    let device = context.device_with(0, &["device_features", &format!("{features:#x}")])?;
+    let other = context.device(1)?;
+    let mut port = Port::start(&device, Plan::MODERN)?;
+    let mut b = Port::start(&other, Plan::MODERN)?;
+    let nowhere = port.region.end() + 4096;
+    offer(&mut port, TX, &[split(nowhere, 100, 0, 0)]);
+    port.queues[TX].kick.signal()?;
+    port.wait_status(NEEDS_RESET)?;
+    port.restart(None)?;
     exchange(&mut port, &mut b, 20)
 }
 
