@@ -172,8 +172,7 @@ impl Operations for NetDevice {
         } else {
             State::split(state.avail)
         };
-        dev.machine
-            .configure(index, |setup| setup.state = Some(state))
+        dev.machine.configure(index, |setup| setup.restore(state))
     }
 
     fn get_vq_state(dev: &Device<Self>, index: u16) -> Result<VqState> {

@@ -78,7 +78,9 @@ pub(crate) struct Setup {
     /// Address of the device area.
     pub(crate) device: u64,
     /// Where to go on; `None` at the beginning.
-    pub(crate) state: Option<State>,
+    state: Option<State>,
+    /// Whether the VMM set the state: the driver was served elsewhere before.
+    moved: bool,
 }
 
 impl Setup {
@@ -89,7 +91,14 @@ impl Setup {
         driver: 0,
         device: 0,
         state: None,
+        moved: false,
     };
+
+    /// Has the queue go on where another device, or this one before a reset, left it.
+    pub(crate) fn restore(&mut self, state: State) {
+        self.state = Some(state);
+        self.moved = true;
+    }
 }
 
 /// What is done by one operation at a time.
@@ -404,10 +413,10 @@ impl Machine {
             });
         }
         let mut outcome = None;
-        let mut restored = false;
+        let mut moved = false;
         for index in actions.start.iter() {
             match self.start(inner, index) {
-                Ok(goes_on) => restored |= goes_on,
+                Ok(goes_on) => moved |= goes_on,
                 Err(error) => {
                     self.warn(index, Reason::Start(error));
                     outcome = Some(if actions.begin {
@@ -424,7 +433,7 @@ impl Machine {
                 self.look_at(index);
             }
         }
-        if restored {
+        if moved {
             self.announce();
         }
         if actions.notify_config {
@@ -445,7 +454,7 @@ impl Machine {
         }
     }
 
-    /// Stops `queues` and keeps where they were. Returns whether all of them stopped in time; if
+    /// Stops `queues` and notes where they were. Returns whether all of them stopped in time; if
     /// not, and unless they may run on (`keep`), what is in flight in them is given up.
     fn stop(&self, inner: &mut Inner, queues: QueueSet, keep: bool) -> bool {
         for index in queues.iter() {
@@ -459,26 +468,26 @@ impl Machine {
             let Some(queue) = self.port.queue(index) else {
                 continue;
             };
-            match queue.stop(&deadline) {
-                Ok(Some(state)) => {
-                    if let Some(setup) = inner.setups.get_mut(usize::from(index)) {
-                        setup.state = Some(state);
-                    }
-                }
-                Ok(None) => (),
+            let state = match queue.stop(&deadline) {
+                Ok(state) => state,
                 Err(_) => {
                     all = false;
-                    if !keep {
-                        queue.abandon();
+                    if keep {
+                        continue;
                     }
+                    queue.abandon()
                 }
+            };
+            if let (Some(state), Some(setup)) = (state, inner.setups.get_mut(usize::from(index))) {
+                setup.state = Some(state);
+                setup.moved = false;
             }
         }
         all
     }
 
-    /// Starts queue `index` as it was set up. Returns whether it goes on from where some queue was
-    /// before, here or elsewhere.
+    /// Starts queue `index` as it was set up. Returns whether its driver was served elsewhere
+    /// before.
     fn start(&self, inner: &mut Inner, index: u16) -> Result<bool> {
         let queue = self.port.queue(index).ok_or(EINVAL)?;
         if queue.reopen() {
@@ -506,7 +515,7 @@ impl Machine {
         if features.contains(features::CTRL_VLAN) {
             self.port.settings.lock().filter.set_vlan_filter(true);
         }
-        Ok(state != initial)
+        Ok(setup.moved && state != initial)
     }
 
     fn make_worker(&self, inner: &mut Inner, pair: u16) -> Result {
@@ -534,7 +543,7 @@ impl Machine {
     fn announce(&self) {
         let asks = self.ask(|life| {
             life.features()
-                .contains(features::GUEST_ANNOUNCE | features::CTRL_VQ)
+                .contains(features::GUEST_ANNOUNCE | features::CTRL_VQ | features::STATUS)
         });
         if asks {
             let mut settings = self.port.settings.lock();

@@ -320,9 +320,14 @@ impl Queue {
     }
 
     /// Gives up on what is in flight. Workers that come back with it find another ring, or none.
-    pub(crate) fn abandon(&self) {
+    ///
+    /// Returns the state to go on from, if the queue ran. What is in flight is made available again
+    /// in it, unless something taken later was used already: that cannot be expressed.
+    pub(crate) fn abandon(&self) -> Option<State> {
         let old = self.ring.lock().take();
-        drop(old);
+        let mut ring = old?;
+        let _ = ring.queue.rewind();
+        Some(ring.queue.state())
     }
 
     /// Closes the queue since its start `epoch` was found broken: what is in flight may never come

@@ -157,6 +157,7 @@ pub(crate) const NET_F_STATUS: u64 = 1 << 16;
 pub(crate) const NET_F_CTRL_VQ: u64 = 1 << 17;
 pub(crate) const NET_F_CTRL_RX: u64 = 1 << 18;
 pub(crate) const NET_F_CTRL_VLAN: u64 = 1 << 19;
+pub(crate) const NET_F_GUEST_ANNOUNCE: u64 = 1 << 21;
 pub(crate) const NET_F_MQ: u64 = 1 << 22;
 pub(crate) const NET_F_CTRL_MAC_ADDR: u64 = 1 << 23;
 pub(crate) const F_INDIRECT_DESC: u64 = 1 << 28;

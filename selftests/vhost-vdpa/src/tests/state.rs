@@ -22,6 +22,10 @@ pub(super) const TESTS: Tests = &[
     ("reset while frames are under way", reset_busy),
     ("reset: rings start at 0 again", reset_state),
     ("queue disabled and enabled again", disable_queue),
+    (
+        "announcement: asked of a driver that comes from elsewhere",
+        announce,
+    ),
 ];
 
 /// Two devices with a driver on each.
@@ -268,5 +272,58 @@ fn disable_queue(context: &Context) -> Outcome {
         b.expect(&held)?;
         a.drain()?;
     }
+    exchange(&mut a, &mut b, 10)
+}
+
+/// Whether the driver is asked to announce itself.
+fn asked(port: &Port) -> Result<bool, Stop> {
+    const ANNOUNCE: u8 = 2;
+    let status = port.vhost.config(6, 2)?;
+    Ok(status[0] & ANNOUNCE != 0)
+}
+
+fn announce(context: &Context) -> Outcome {
+    context.require_switch()?;
+    let devices = context.provisioned(uapi::NET_F_GUEST_ANNOUNCE, 2)?;
+    let plan = Plan {
+        features: uapi::NET_F_GUEST_ANNOUNCE | uapi::NET_F_CTRL_VQ,
+        ..Plan::MODERN
+    };
+    let mut a = Port::start(&devices[0], plan)?;
+    let mut b = Port::start(&devices[1], Plan::MODERN)?;
+    require_suspend(&a)?;
+    exchange(&mut a, &mut b, 10)?;
+    exchange(&mut b, &mut a, 10)?;
+    // It stays where it is.
+    a.vhost.plain(uapi::SUSPEND)?;
+    a.vhost.plain(uapi::RESUME)?;
+    for on in [0, 1] {
+        a.vhost.vring(uapi::SET_VRING_ENABLE, TX as u32, on)?;
+    }
+    ensure!(!asked(&a)?, "asked after a stop");
+    ensure!(
+        !a.config_call.wait(QUIET),
+        "a configuration interrupt for nothing"
+    );
+    // A VMM gives it rings that are in use.
+    a.vhost.plain(uapi::SUSPEND)?;
+    let base = a.base(TX)? as u16;
+    a.restart(Some(base))?;
+    ensure!(asked(&a)?, "not asked");
+    ensure!(a.config_call.wait(PATIENCE), "no configuration interrupt");
+    ensure_eq!(a.control(3, 0, &[])?, 0);
+    ensure!(!asked(&a)?, "asked for ever");
+    exchange(&mut a, &mut b, 10)?;
+    // A driver that begins is nothing new to anybody.
+    a.restart(None)?;
+    ensure!(!asked(&a)?, "asked at the beginning");
+    // And without STATUS there is nothing to ask by.
+    a.features &= !uapi::NET_F_STATUS;
+    a.restart(Some(base))?;
+    ensure!(!asked(&a)?, "asked in a field that is not there");
+    ensure!(
+        !a.config_call.wait(QUIET),
+        "a configuration interrupt for nothing"
+    );
     exchange(&mut a, &mut b, 10)
 }
