@@ -265,6 +265,10 @@ pub struct Queue<S> {
     /// Entries of the ring that became used since the driver was last considered for a
     /// notification.
     unsignalled: u32,
+    /// What the first [`Queue::publish`] adds to that: if the queue continues where it, or another
+    /// one, was before, it is not known what the driver was notified of, so all that lies behind is
+    /// in question.
+    inherited: u32,
 }
 
 impl<S: DerefMut<Target = [Slot]>> Queue<S> {
@@ -304,6 +308,11 @@ impl<S: DerefMut<Target = [Slot]>> Queue<S> {
             flight: Flight::new(slots, config.size),
             kicks: Kicks::Unknown,
             unsignalled: 0,
+            inherited: if state == State::initial(config.options.packed) {
+                0
+            } else {
+                u32::MAX
+            },
         })
     }
 
@@ -458,13 +467,20 @@ impl<S: DerefMut<Target = [Slot]>> Queue<S> {
             }
         }
         let entries = layout!(self, ring => ring.publish(&self.config, mem)?);
-        self.unsignalled = self.unsignalled.saturating_add(u32::from(entries));
+        if entries != 0 {
+            self.unsignalled = self
+                .unsignalled
+                .saturating_add(u32::from(entries))
+                .saturating_add(core::mem::take(&mut self.inherited));
+        }
         Ok(entries)
     }
 
     /// Returns whether the driver wants a notification of what was published since the last call.
     ///
-    /// Each used buffer is considered once: a caller that got `true` has to notify.
+    /// Each used buffer is considered once: a caller that got `true` has to notify. A queue that
+    /// does not begin at the beginning takes an event that lies behind for one that the driver was
+    /// not notified of.
     ///
     /// # Errors
     ///

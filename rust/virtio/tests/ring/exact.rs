@@ -547,6 +547,44 @@ fn notify_on_empty_overrides_suppression() {
 }
 
 #[test]
+fn an_event_left_behind_by_an_earlier_use_is_notified_of() {
+    for packed in [false, true] {
+        let options = driver::Options {
+            packed,
+            event_index: true,
+            ..Default::default()
+        };
+        let region = Region::new(BASE, 0x5000);
+        let mut ring = Ring::new(&region, BASE, 4, options);
+        let config = config(&ring.layout(), 4, &options);
+        let guest = Guest::new(&region).protect(&ring.layout(), 4, packed);
+        let piece = [Buffer { addr: DATA, len: 1 }];
+        let mut use_one = |queue: &mut Queue<Vec<Slot>>, token| {
+            ring.add(&piece, &[], Shape::Direct, token).unwrap();
+            ring.publish();
+            let mut segments = [Segment::default(); 1];
+            let chain = queue.pop(&guest, &mut segments).unwrap().unwrap();
+            queue.complete(&guest, chain, 0).unwrap();
+            assert_eq!(queue.publish(&guest), Ok(1));
+        };
+        let new = |state| Queue::new(config, state, vec![Slot::default(); 4]).unwrap();
+
+        // The driver waits for the first buffer, which one device uses without a notification.
+        let mut queue = new(State::initial(packed));
+        use_one(&mut queue, 0);
+        // The next device does not know.
+        let mut queue = new(queue.state());
+        assert_eq!(queue.publish(&guest), Ok(0));
+        assert_eq!(queue.should_notify(&guest), Ok(false));
+        use_one(&mut queue, 1);
+        assert_eq!(queue.should_notify(&guest), Ok(true));
+        // From here on it does.
+        use_one(&mut queue, 2);
+        assert_eq!(queue.should_notify(&guest), Ok(false));
+    }
+}
+
+#[test]
 fn kicks_left_off_by_an_earlier_use_are_turned_on() {
     for packed in [false, true] {
         let mut b = Bench::with(|config| config.options.packed = packed);
