@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use driver::{Buffer, Options, Region, Ring, Shape, Used};
+use driver::{Buffer, Endian, Options, Region, Ring, Shape, Used};
 
 use crate::device::{Device, Event, Vhost};
 use crate::ktap::{ensure, ensure_eq, require, Stop};
@@ -18,7 +18,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 /// Time in which a device that must not answer is given the chance.
 pub(crate) const QUIET: Duration = Duration::from_millis(150);
 
-/// The virtqueues of a device with one pair.
+/// The virtqueues of a device with one pair in use.
 pub(crate) const RX: usize = 0;
 pub(crate) const TX: usize = 1;
 pub(crate) const CTRL: usize = 2;
@@ -39,6 +39,8 @@ pub(crate) const FRAME: usize = 1514;
 pub(crate) struct Plan {
     /// Acknowledge no VERSION_1, leave out FEATURES_OK, frame as of old.
     pub(crate) legacy: bool,
+    /// The byte order of the guest; little unless it is legacy.
+    pub(crate) endian: Endian,
     /// Features wanted besides those every driver here takes.
     pub(crate) features: u64,
     /// Entries of each ring.
@@ -57,6 +59,7 @@ pub(crate) struct Plan {
 impl Plan {
     pub(crate) const LEGACY: Plan = Plan {
         legacy: true,
+        endian: Endian::Little,
         features: 0,
         size: 64,
         pieces: 1,
@@ -72,6 +75,14 @@ impl Plan {
 
     pub(crate) fn packed(&self) -> bool {
         self.features & uapi::F_RING_PACKED != 0
+    }
+
+    /// A number as the driver has it in headers, commands and configuration.
+    pub(crate) fn bytes(&self, number: u16) -> [u8; 2] {
+        match self.endian {
+            Endian::Little => number.to_le_bytes(),
+            Endian::Big => number.to_be_bytes(),
+        }
     }
 
     /// The features to acknowledge of those `offered`.
@@ -153,11 +164,12 @@ impl Port {
     /// Does everything but to start the device.
     pub(crate) fn prepare_on(vhost: Vhost, plan: Plan) -> Result<Self, Stop> {
         let features = plan.acknowledge(vhost.features()?)?;
-        let count = if features & uapi::NET_F_CTRL_VQ != 0 {
-            3
+        let pairs = if features & uapi::NET_F_MQ != 0 {
+            usize::from(vhost.config(8, 1)?[0])
         } else {
-            2
+            1
         };
+        let count = 2 * pairs + usize::from(features & uapi::NET_F_CTRL_VQ != 0);
         let region = Region::new(BASE, count * QUEUE_BYTES as usize);
         let backend = vhost.backend_features()?;
         let known = uapi::F_MSG_V2 | uapi::F_BATCH | uapi::F_ASID;
@@ -224,6 +236,7 @@ impl Port {
             let options = Options {
                 packed: self.plan.packed(),
                 event_index: self.features & uapi::F_EVENT_IDX != 0,
+                endian: self.plan.endian,
                 table_entries: 8,
                 start: self.plan.start,
                 ..Options::default()
@@ -451,7 +464,10 @@ impl Port {
             bytes.len()
         );
         if self.features & uapi::NET_F_MRG_RXBUF != 0 {
-            let buffers = u16::from_le_bytes([bytes[10], bytes[11]]);
+            let buffers = match self.plan.endian {
+                Endian::Little => u16::from_le_bytes([bytes[10], bytes[11]]),
+                Endian::Big => u16::from_be_bytes([bytes[10], bytes[11]]),
+            };
             ensure!(buffers > 0, "num_buffers is 0");
             for _ in 1..buffers {
                 let Some(next) = self.queues[RX].used(PATIENCE)? else {
@@ -562,7 +578,7 @@ impl Port {
     pub(crate) fn control_raw(&mut self, out: &[&[u8]], room: u32) -> Result<Option<u8>, Stop> {
         require!(self.queues.len() > CTRL, "the device has no control queue");
         let shape = self.plan.shape;
-        let queue = &mut self.queues[CTRL];
+        let queue = self.queues.last_mut().expect("there are queues");
         let Some(slot) = queue.free.pop_front() else {
             return Err(Stop::Fail("the control queue is full".into()));
         };
@@ -600,8 +616,21 @@ impl Port {
 /// EtherType for local experiments: no kernel sends it by itself.
 const ETHERTYPE: [u8; 2] = [0x88, 0xb5];
 
+/// EtherType of a VLAN tag.
+const VLAN: [u8; 2] = [0x81, 0x00];
+
 fn is_ours(frame: &[u8]) -> bool {
-    frame.get(12..14) == Some(&ETHERTYPE)
+    let kind = |at: usize| frame.get(at..at + 2);
+    kind(12) == Some(&ETHERTYPE) || kind(12) == Some(&VLAN) && kind(16) == Some(&ETHERTYPE)
+}
+
+/// The frame with the tag of a VLAN.
+pub(crate) fn tagged(frame: &[u8], id: u16) -> Vec<u8> {
+    let mut tagged = frame[..12].to_vec();
+    tagged.extend_from_slice(&VLAN);
+    tagged.extend_from_slice(&id.to_be_bytes());
+    tagged.extend_from_slice(&frame[12..]);
+    tagged
 }
 
 /// A frame of `length` bytes (at least 60) whose content tells `number`.

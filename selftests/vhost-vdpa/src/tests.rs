@@ -5,6 +5,7 @@ mod calls;
 mod config;
 mod control;
 mod datapath;
+mod endian;
 mod hostile;
 mod iotlb;
 mod legacy;
@@ -106,6 +107,7 @@ pub(crate) fn all() -> Vec<Test<Context>> {
         iotlb::TESTS,
         state::TESTS,
         legacy::TESTS,
+        endian::TESTS,
         datapath::TESTS,
         receivers::TESTS,
         control::TESTS,
