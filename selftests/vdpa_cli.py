@@ -5,7 +5,10 @@ and unloading."""
 
 import contextlib
 import errno
+import fcntl
 import os
+import select
+import struct
 import subprocess
 import sys
 import tempfile
@@ -237,6 +240,75 @@ def set_mac(mgmtdev):
         assert vdpa.read(f"/sys/class/net/{device.netdev}/address") == OTHER
         family.set_mac("cli0", MAC)
         assert config("cli0")["mac"] == MAC
+
+
+# Calls of vhost-vdpa, and bits of the status and of the features.
+SET_FEATURES, SET_OWNER = 0x4008AF00, 0xAF01
+GET_STATUS, SET_STATUS, GET_CONFIG, SET_CONFIG_CALL = 0x8001AF71, 0x4001AF72, 0x8008AF73, 0x4004AF77
+SUSPEND, RESUME = 0xAF7D, 0xAF7E
+DRIVER_OK = 4
+MAC_AND_MTU, VERSION_1, ACCESS_PLATFORM = 1 << 5 | 1 << 3, 1 << 32, 1 << 33
+
+
+class Driver:
+    """A driver on an open vhost-vdpa file, with nothing but a configuration."""
+
+    def __init__(self, file, features):
+        self.file = file
+        self.event = os.eventfd(0, os.EFD_NONBLOCK)
+        fcntl.ioctl(file, SET_OWNER)
+        fcntl.ioctl(file, SET_CONFIG_CALL, struct.pack("=i", self.event))
+        status = 3
+        fcntl.ioctl(file, SET_STATUS, struct.pack("=B", status))
+        fcntl.ioctl(file, SET_FEATURES, struct.pack("=Q", features))
+        if features & VERSION_1:
+            status |= 8
+            fcntl.ioctl(file, SET_STATUS, struct.pack("=B", status))
+        fcntl.ioctl(file, SET_STATUS, struct.pack("=B", status | DRIVER_OK))
+        assert fcntl.ioctl(file, GET_STATUS, b"\0")[0] & DRIVER_OK
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        os.close(self.event)
+
+    def config(self, offset, length):
+        """Reads the configuration space."""
+        words = struct.pack("=II", offset, length) + bytes(length)
+        return fcntl.ioctl(self.file, GET_CONFIG, words)[8:]
+
+    def told(self, seconds):
+        """Whether a configuration interrupt comes, or has come."""
+        if not select.select([self.event], [], [], seconds)[0]:
+            return False
+        os.eventfd_read(self.event)
+        return True
+
+
+@suite.test()
+def set_mac_told(mgmtdev):
+    """VDPA_CMD_DEV_ATTR_SET: the driver is told, but not of a stopped device."""
+    if mgmtdev.startswith("vdpasim"):
+        raise ktap.Skip("the simulator tells nobody")
+    legacy = MAC_AND_MTU | ACCESS_PLATFORM
+    with netlink.Vdpa() as family, vdpa.Device(mgmtdev, "cli0", "vhost_vdpa", mac=MAC) as device:
+        vdpa.wait_until(lambda: os.path.exists(device.path), "udev")
+        for features in (legacy, legacy | VERSION_1):
+            with open(device.path, "r+b", buffering=0) as file, Driver(file, features) as driver:
+                assert not driver.told(0.1)
+                family.set_mac("cli0", OTHER)
+                assert driver.config(0, 6) == netlink.mac(OTHER)
+                assert driver.told(10), "no configuration interrupt"
+                fcntl.ioctl(file, SUSPEND)
+                with fails(errno.EBUSY):
+                    family.set_mac("cli0", MAC)
+                assert driver.config(0, 6) == netlink.mac(OTHER)
+                assert not driver.told(0.1)
+                fcntl.ioctl(file, RESUME)
+                family.set_mac("cli0", MAC)
+                assert driver.config(0, 6) == netlink.mac(MAC)
+                assert driver.told(10), "no configuration interrupt"
 
 
 @suite.test()
