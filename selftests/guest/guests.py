@@ -4,7 +4,6 @@
 
 import os
 import sys
-import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 
@@ -27,10 +26,11 @@ PACKED = 1 << RING_PACKED
 suite = ktap.Suite("guests")
 
 
-# For a card whose guest QEMU puts behind shadow virtqueues: where indirect
-# descriptors are negotiated, QEMU 11.1.3 frees only the head of each chain of
-# its own, and hands descriptors out twice later.
-SHADOWED = "indirect_desc=off"
+# For a card whose guest QEMU puts behind shadow virtqueues.  QEMU 11.1.3 frees
+# only the first descriptor of each chain in such a queue, and once it has been
+# through all of them hands out some that are in use.  A Linux guest without
+# checksum offload sends every frame in one descriptor.
+SHADOWED = "csum=off"
 
 
 def device(mgmtdev, name="guestport", **attributes):
@@ -178,11 +178,6 @@ def reboot(mgmtdev):
             report(traffic.both_ways(guest, port))
 
 
-def pings_in(seconds):
-    """Pings of traffic.Pings that meet no running guest in such a time."""
-    return 2 + int(seconds / traffic.INTERVAL)
-
-
 @suite.test(timeout=400)
 def stop_and_continue(mgmtdev):
     """stop and cont while traffic goes, legacy and modern."""
@@ -192,20 +187,17 @@ def stop_and_continue(mgmtdev):
                 guest.wait_boot()
                 traffic.prepare(guest)
                 with traffic.Stream(guest, port) as stream:
-                    away = 0
                     for _ in range(5):
-                        start = time.monotonic()
                         guest.monitor.command("stop")
                         guest.monitor.wait("STOP")
                         assert guest.monitor.command("query-status")["status"] == "paused"
                         guest.monitor.command("cont")
                         guest.monitor.wait("RESUME")
                         guest.run("true")
-                        away += pings_in(time.monotonic() - start)
-                    line, (sent, received) = stream.finish(guest)
+                    line, (sent, received, outages) = stream.finish(guest)
                 ktap.say(f"{card}: {line}; {received} of {sent} pings answered")
                 # Nobody answers for a guest that is stopped; TCP asks again.
-                assert received >= sent - 1 - away, f"{sent - received} pings lost"
+                assert outages <= 5, f"pings lost in {outages} places"
                 report(traffic.both_ways(guest, port))
 
 
@@ -214,7 +206,9 @@ def migrate(source, target, folder):
     for guest in (source, target):
         guest.monitor.command(
             "migrate-set-capabilities",
-            capabilities=[{"capability": "events", "state": True}],
+            # Under emulation a guest may send faster than it can be copied.
+            capabilities=[{"capability": name, "state": True}
+                          for name in ("events", "auto-converge")],
         )
     uri = f"unix:{folder}/migration"
     target.monitor.command("migrate-incoming", uri=uri)
@@ -232,11 +226,7 @@ def migrate(source, target, folder):
 
 @suite.test(timeout=500)
 def live_migration(mgmtdev):
-    """Live migration between two QEMU processes and devices, while pinged.
-
-    A TCP stream at full rate gets stuck now and then while the guest moves
-    (Documentation/vdpa_net.rst, limits): TCP follows once it has moved.
-    """
+    """Live migration between two QEMU processes and devices, with traffic."""
     for kind in ("disable-modern=on", "disable-legacy=on"):
         card = f"{kind},{SHADOWED}"
         with traffic.HostPort(mgmtdev) as port, device(mgmtdev) as here, device(
@@ -245,14 +235,16 @@ def live_migration(mgmtdev):
             source.wait_boot()
             traffic.prepare(source)
             with qemu.Guest(there, card=card, incoming=True) as target:
-                with traffic.Pings(port) as pings:
+                with traffic.Stream(source, port) as stream:
                     result = migrate(source, target, target.folder)
+                    # The guest lives on, and so does its connection.
                     assert target.get("echo alive") == "alive"
-                    sent, received = pings.finish()
-                ktap.say(f"{card}: downtime {result.get('downtime')} ms;"
+                    line, (sent, received, outages) = stream.finish(target)
+                ktap.say(f"{card}: downtime {result.get('downtime')} ms; {line};"
                          f" {received} of {sent} pings answered")
-                away = pings_in(result.get("downtime", 0) / 1000)
-                assert received >= sent - 1 - away, f"{sent - received} pings lost"
+                # Nobody answers while QEMU puts its shadow virtqueues in, nor
+                # while the guest moves.
+                assert outages <= 2, f"pings lost in {outages} places"
                 source.__exit__()
                 report(traffic.both_ways(target, port))
 

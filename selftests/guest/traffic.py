@@ -121,12 +121,14 @@ class Pings:
         self.port = port
         self.context = None
         self.ping = None
+        self.output = ""
 
     def __enter__(self):
         self.context = self.port.namespace.background("ping", "-n", "-i", INTERVAL, "-O", GUEST)
         self.ping = self.context.__enter__()
         # It runs once an answer is there.
         for line in self.ping.stdout:
+            self.output += line
             if "bytes from" in line:
                 break
         return self
@@ -135,9 +137,19 @@ class Pings:
         self.context.__exit__(None, None, None)
 
     def finish(self):
-        """Ends them; (sent, received)."""
+        """Ends them; (sent, received, outages).
+
+        An outage is a row of pings without an answer.  The last ping is not
+        counted: its answer may have been on its way.
+        """
         self.ping.send_signal(signal.SIGINT)
-        return counts(self.ping.communicate(timeout=20)[0])
+        self.output += self.ping.communicate(timeout=20)[0]
+        sent, received = counts(self.output)
+        answered = {int(number) for number in
+                    re.findall(r"bytes from .*icmp_seq=(\d+)", self.output)}
+        lost = [number for number in range(1, sent) if number not in answered]
+        outages = sum(number - 1 not in lost for number in lost)
+        return sent, received, outages
 
 
 class Stream:
@@ -163,7 +175,7 @@ class Stream:
 
     def finish(self, guest):
         """Ends the traffic, in `guest` now.  Returns the stream's line and
-        (sent, received) of the pings."""
+        what came of the pings."""
         line = guest.get(
             "touch /tmp/stop; read status </tmp/done; cat /tmp/stream; exit $status", timeout=120
         )
