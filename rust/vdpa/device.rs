@@ -39,9 +39,11 @@ use crate::{
     count::Counted,
     memory::{
         identity,
+        refusal,
         Spaces, //
     },
     ops::Operations,
+    parent::Parent,
     vtable::VTable, //
 };
 
@@ -69,6 +71,13 @@ impl Setup {
     }
 
     /// A device that reaches memory by itself.
+    ///
+    /// It does so as the parent of the management device ([`mgmt::register`](crate::mgmt::register)):
+    /// the kernel's own drivers give it addresses that the DMA API made for the parent, and so does
+    /// vhost-vdpa by the parent's IOMMU unless the device implements
+    /// [`Operations::set_map`] or [`Operations::dma_map`]. If the parent does no DMA, as one that
+    /// [`Registration::new`](crate::mgmt::Registration::new) makes, the kernel's own drivers get no
+    /// memory, and vhost-vdpa serves devices with one of these operations only.
     ///
     /// # Errors
     ///
@@ -235,7 +244,7 @@ impl<T: Operations> Unregistered<T> {
     ///
     /// `EINVAL` if `setup` is not for such a device, and what C reports.
     pub(crate) fn new(
-        parent: &device::Device,
+        parent: &Parent,
         name: &CStr,
         setup: Setup,
         data: Arc<T>,
@@ -255,17 +264,22 @@ impl<T: Operations> Unregistered<T> {
             GFP_KERNEL,
         )?;
 
-        // `device::Device` is a transparent wrapper of C's type.
-        let parent_dev: *mut bindings::device = core::ptr::from_ref(parent).cast_mut().cast();
+        let parent_dev = parent.as_raw();
+        let map_ops: *const _ = match (&spaces, parent.does_dma()) {
+            (Some(_), _) => &identity::OPS,
+            (None, true) => null(),
+            (None, false) => &refusal::OPS,
+        };
 
         // SAFETY: The operations and the map operations are static. The parent is a live device,
         // of which C takes a reference when the device is registered; until then `parent` itself
-        // outlives this value. The name is copied.
+        // outlives this value. Bound to a driver it is for longer than the device is registered,
+        // as the DMA API needs it. The name is copied.
         let vdpa = from_err_ptr(unsafe {
             vdpa_bindings::__vdpa_alloc_device(
                 parent_dev,
                 &VTable::<T>::OPS,
-                if T::SOFTWARE { &identity::OPS } else { null() },
+                map_ops,
                 parts.setup.groups,
                 parts.setup.asids,
                 core::mem::size_of::<Device<T>>(),

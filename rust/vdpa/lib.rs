@@ -103,6 +103,7 @@ pub mod iotlb;
 pub mod memory;
 pub mod mgmt;
 pub mod ops;
+mod parent;
 mod ratelimit;
 pub mod stats;
 mod vtable;

@@ -50,6 +50,7 @@ use crate::{
 mod copy;
 pub(crate) mod identity;
 mod pages;
+pub(crate) mod refusal;
 mod table;
 mod view;
 

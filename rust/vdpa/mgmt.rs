@@ -4,14 +4,14 @@
 //!
 //! C header: [`include/linux/vdpa.h`](srctree/include/linux/vdpa.h), `struct vdpa_mgmt_dev`
 
-use core::ptr::NonNull;
-
 use kernel::{
-    bindings,
     build_error,
-    device,
+    device::{
+        self,
+        Bound, //
+    },
+    devres,
     error::{
-        from_err_ptr,
         from_result,
         to_result,
         VTABLE_DEFAULT_ERROR, //
@@ -39,6 +39,7 @@ use crate::{
         Counted, //
     },
     device::Unregistered,
+    parent::Parent,
     Device,
     Operations,
     Setup, //
@@ -154,6 +155,8 @@ pub trait Management: Send + Sync + Sized + 'static {
 /// When it is dropped, all of its devices are deleted, once their users have let go of them, and it
 /// waits until the last reference to one is gone. Keep it in the module, so that it is dropped
 /// before the module's code is gone.
+///
+/// [`register`] keeps it where a device of a bus is the parent.
 pub struct Registration<M: Management>(Pin<KBox<Inner<M>>>);
 
 /// # Invariants
@@ -169,7 +172,7 @@ struct Inner<M: Management> {
     /// The devices of which a reference is left.
     alive: Arc<Count>,
     _ids: KVec<virtio_device_id>,
-    parent: Root,
+    parent: Parent,
 }
 
 // SAFETY: `mdev` is C's, which has a lock for it; the rest is `Send` or not changed.
@@ -179,14 +182,17 @@ unsafe impl<M: Management> Sync for Inner<M> {}
 
 impl<M: Management> Registration<M> {
     /// Registers a management device, and the device of the same name that is the parent of those
-    /// that are added.
+    /// that are added. For devices that need none to reach memory by.
     ///
     /// # Errors
     ///
     /// `ENOMEM`, and what C reports if the name is taken.
     pub fn new(name: &CStr, attributes: Attributes, management: M) -> Result<Self> {
-        let parent = Root::new(name, kernel::module::this_module::<M::OwnerModule>())?;
+        let module = kernel::module::this_module::<M::OwnerModule>();
+        Self::with_parent(Parent::root(name, module)?, attributes, management)
+    }
 
+    fn with_parent(parent: Parent, attributes: Attributes, management: M) -> Result<Self> {
         // A list that ends with id 0.
         let mut ids = KVec::with_capacity(attributes.device_ids.len() + 1, GFP_KERNEL)?;
         for &device in attributes.device_ids {
@@ -196,7 +202,7 @@ impl<M: Management> Registration<M> {
         ids.push(virtio_device_id::default(), GFP_KERNEL)?;
 
         let mdev = vdpa_mgmt_dev {
-            device: parent.0.as_ptr(),
+            device: parent.as_raw(),
             ops: &Inner::<M>::OPS,
             id_table: ids.as_mut_ptr(),
             config_attr_mask: attributes.mask(),
@@ -236,6 +242,27 @@ impl<M: Management> Drop for Registration<M> {
         // SAFETY: No lock is held here.
         unsafe { vdpa_bindings::rust_vdpa_synchronize_tasks() };
     }
+}
+
+/// Registers a management device for `parent`, which is also the parent of the devices that are
+/// added, and what they reach memory by: its DMA addresses are those that the kernel's own drivers
+/// use, and its IOMMU that of a device that does not map memory itself.
+///
+/// It lasts until the driver of `parent` is unbound, which waits for the users of the devices. It
+/// is gone before anything that was given to `parent` to keep earlier is, such as a mapped BAR. The
+/// data of the driver of `parent` are dropped before it: what the devices need, they share.
+///
+/// # Errors
+///
+/// `ENOMEM`, and what C reports.
+pub fn register<M: Management>(
+    parent: &device::Device<Bound>,
+    attributes: Attributes,
+    management: M,
+) -> Result {
+    let parent_of_all = Parent::bound(parent);
+    let registration = Registration::with_parent(parent_of_all, attributes, management)?;
+    devres::register(parent, registration, GFP_KERNEL)
 }
 
 /// `VIRTIO_DEV_ANY_ID`
@@ -280,8 +307,7 @@ impl<M: Management> Inner<M> {
 
             let (setup, data) = this.management.dev_add(name, &config)?;
             let alive = Counted::new(this.alive.clone());
-            let dev =
-                Unregistered::<M::Device>::new(this.parent.device(), name, setup, data, alive)?;
+            let dev = Unregistered::<M::Device>::new(&this.parent, name, setup, data, alive)?;
             // SAFETY: This is the `dev_add` operation of `mdev`.
             let dev = unsafe { dev.register(mdev) }.map_err(|(dev, error)| {
                 if M::HAS_DEV_REMOVED {
@@ -329,35 +355,5 @@ impl<M: Management> Inner<M> {
             this.management.dev_set_attr(dev, &config)?;
             Ok(0)
         })
-    }
-}
-
-/// A device without a bus or a driver, which others have as their parent.
-///
-/// # Invariants
-///
-/// The pointer is from `root_device_register`.
-struct Root(NonNull<bindings::device>);
-
-impl Root {
-    fn new(name: &CStr, module: &'static ThisModule) -> Result<Self> {
-        // SAFETY: The name is copied, and the module is the one this code runs in.
-        let dev = from_err_ptr(unsafe {
-            bindings::__root_device_register(name.as_char_ptr(), module.as_ptr())
-        })?;
-        // INVARIANT: It was just registered.
-        Ok(Self(NonNull::new(dev).ok_or(ENOMEM)?))
-    }
-
-    fn device(&self) -> &device::Device {
-        // SAFETY: By the type invariant the device is valid as long as `self` is.
-        unsafe { device::Device::from_raw(self.0.as_ptr()) }
-    }
-}
-
-impl Drop for Root {
-    fn drop(&mut self) {
-        // SAFETY: By the type invariant, and it is not used after this.
-        unsafe { bindings::root_device_unregister(self.0.as_ptr()) };
     }
 }
