@@ -102,6 +102,7 @@ pub mod frame;
 pub mod iotlb;
 pub mod memory;
 pub mod mgmt;
+pub mod notification;
 pub mod ops;
 mod parent;
 mod ratelimit;
@@ -114,6 +115,7 @@ pub use device::{
     Device,
     Setup, //
 };
+pub use notification::NotificationArea;
 pub use ops::Operations;
 pub use ratelimit::RateLimit;
 pub use stats::Stats;

@@ -16,6 +16,7 @@ use kernel::{
 
 use crate::{
     iotlb::Iotlb,
+    notification::NotificationArea,
     stats::Stats,
     Device, //
 };
@@ -23,7 +24,9 @@ use crate::{
 /// The state of a virtqueue that is not running: where the device goes on reading and writing.
 ///
 /// Whether it is that of a split or a packed virtqueue follows from VIRTIO_F_RING_PACKED in the
-/// driver's features; C has the two in one union.
+/// driver's features; C has the two in one union. While the driver has set none since the last
+/// reset, it is taken for that of a split one, by vhost-vdpa for what the driver before had. It
+/// means nothing then: a driver sets its features first, as `virtio_vdpa` and QEMU do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VqState {
     /// The next entry of the available ring; for a packed virtqueue, the offset of the next
@@ -43,45 +46,6 @@ impl VqState {
     /// The state of a packed virtqueue, the wrap counters in bit 15 (virtio 1.3, 4.1.4.3).
     pub const fn packed(avail: u16, used: u16) -> Self {
         Self { avail, used }
-    }
-}
-
-/// A page whose stores ring the doorbell of a virtqueue, to be mapped into a guest.
-///
-/// The default is none.
-///
-/// # Invariants
-///
-/// `size` is 0, or a user may write whatever he likes to the `size` bytes of registers at `addr`.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct NotificationArea {
-    addr: u64,
-    size: u64,
-}
-
-impl NotificationArea {
-    /// The `size` bytes at physical address `addr`.
-    ///
-    /// C maps them only if the address is aligned to a page and the size is that of a page.
-    ///
-    /// # Safety
-    ///
-    /// They must be registers of the device that returns this value from
-    /// [`Operations::get_vq_notification`], for as long as it is registered. Nothing but its
-    /// doorbell may be among them: C lets a user's process write to all of them.
-    pub const unsafe fn new(addr: u64, size: u64) -> Self {
-        // INVARIANT: By the function requirements.
-        Self { addr, size }
-    }
-
-    /// The physical address.
-    pub fn addr(&self) -> u64 {
-        self.addr
-    }
-
-    /// The length in bytes. 0 if there is nothing to be mapped.
-    pub fn size(&self) -> u64 {
-        self.size
     }
 }
 
@@ -208,7 +172,7 @@ pub trait Operations: Send + Sync + Sized + 'static {
     }
 
     /// The page of a virtqueue's doorbell.
-    fn get_vq_notification(_dev: &Device<Self>, _index: u16) -> NotificationArea {
+    fn get_vq_notification(_dev: &Device<Self>, _index: u16) -> NotificationArea<'_> {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
