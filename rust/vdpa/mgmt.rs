@@ -40,6 +40,7 @@ use crate::{
     },
     device::Unregistered,
     parent::Parent,
+    worker,
     Device,
     Operations,
     Setup, //
@@ -173,6 +174,8 @@ struct Inner<M: Management> {
     alive: Arc<Count>,
     _ids: KVec<virtio_device_id>,
     parent: Parent,
+    /// Dropped last.
+    _stay: worker::Stay,
 }
 
 // SAFETY: `mdev` is C's, which has a lock for it; the rest is `Send` or not changed.
@@ -220,6 +223,7 @@ impl<M: Management> Registration<M> {
                 alive: Arc::new(Count::new(), GFP_KERNEL)?,
                 _ids: ids,
                 parent,
+                _stay: worker::Stay::new(),
             }? Error),
             GFP_KERNEL,
         )?;
@@ -238,9 +242,7 @@ impl<M: Management> Drop for Registration<M> {
         while !self.0.alive.wait(10_000) {
             pr_warn!("waiting for references to devices of a management device\n");
         }
-        // The task that dropped the last reference may still be about to return from our code.
-        // SAFETY: No lock is held here.
-        unsafe { vdpa_bindings::rust_vdpa_synchronize_tasks() };
+        // That the task which dropped it has returned from our code, `Stay` waits for.
     }
 }
 

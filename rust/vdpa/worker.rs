@@ -14,14 +14,23 @@ use kernel::{
         from_err_ptr,
         to_result, //
     },
+    impl_has_work,
     new_spinlock_irq,
+    new_work,
     prelude::*,
     sync::{
+        atomic::{
+            Atomic,
+            Full,
+            Relaxed, //
+        },
         Arc,
         SpinLockIrq, //
     },
+    task::Task,
     time::msecs_to_jiffies,
-    types::Opaque, //
+    types::Opaque,
+    workqueue, //
 };
 
 use vdpa_bindings::{
@@ -29,6 +38,11 @@ use vdpa_bindings::{
     kthread_work,
     kthread_worker, //
 };
+
+use crate::count::Count;
+
+/// The threads of this module.
+static THREADS: Count = Count::new();
 
 /// Work for a [`Worker`].
 pub trait Run: Send + Sync {
@@ -39,20 +53,22 @@ pub trait Run: Send + Sync {
 
 /// A kernel thread that runs one piece of work whenever it is asked to.
 ///
-/// Dropping it does what is queued, forgets what is delayed, and ends the thread. It must not be
-/// dropped by its own thread: what it runs must not own it, but may hold a [`Handle`].
+/// Dropping it does what is queued, forgets what is delayed, and ends the thread. Dropped by its own
+/// thread, it ends when what runs has returned.
+///
+/// It belongs to a device or to a management device: when the last
+/// [`Registration`](crate::mgmt::Registration) of the module is dropped, that waits for all workers.
 pub struct Worker {
-    work: Pin<KBox<Work>>,
-    thread: Thread,
+    /// `None` only while this value is being dropped.
+    work: Option<Pin<KBox<Work>>>,
     link: Arc<Link>,
 }
 
-/// The thread.
+/// The thread. Dropping it does what is queued, and ends it.
 ///
 /// # Invariants
 ///
-/// The pointer is valid; the thread is ended by the [`Worker`] alone.
-#[derive(Clone, Copy)]
+/// The pointer is valid, this value alone ends the thread, and [`THREADS`] counts it.
 struct Thread(NonNull<kthread_worker>);
 
 // SAFETY: What is done with a worker takes its own lock.
@@ -60,13 +76,52 @@ unsafe impl Send for Thread {}
 // SAFETY: As above.
 unsafe impl Sync for Thread {}
 
-/// What is queued.
-#[pin_data]
+impl Thread {
+    fn new(name: &CStr) -> Result<Self> {
+        // SAFETY: The name is copied, by the format for it.
+        let thread = from_err_ptr(unsafe {
+            vdpa_bindings::kthread_create_worker_on_node(
+                0,
+                bindings::NUMA_NO_NODE,
+                c"%s".as_char_ptr(),
+                name.as_char_ptr(),
+            )
+        })?;
+        let thread = NonNull::new(thread).ok_or(ENOMEM)?;
+        THREADS.enter();
+        // INVARIANT: The thread was just made, and counted.
+        let this = Self(thread);
+        // SAFETY: The task is the worker's own, which has not run yet.
+        unsafe { bindings::wake_up_process(this.task()) };
+        Ok(this)
+    }
+
+    fn task(&self) -> *mut bindings::task_struct {
+        // SAFETY: By the type invariant. C sets the task once, before it returns the worker.
+        unsafe { (*self.0.as_ptr()).task }
+    }
+}
+
+impl Drop for Thread {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant the thread is valid, and it is not used after this.
+        unsafe { vdpa_bindings::kthread_destroy_worker(self.0.as_ptr()) };
+        THREADS.leave();
+    }
+}
+
+/// What is queued, and where.
+#[pin_data(PinnedDrop)]
 struct Work {
     #[pin]
     now: Opaque<kthread_work>,
     #[pin]
     later: Opaque<kthread_delayed_work>,
+    /// Drops this value, where the thread itself cannot.
+    #[pin]
+    retire: workqueue::Work<Self>,
+    /// Dropped before what it runs.
+    thread: Thread,
     target: Arc<dyn Run>,
 }
 
@@ -75,8 +130,20 @@ unsafe impl Send for Work {}
 // SAFETY: As above.
 unsafe impl Sync for Work {}
 
+impl_has_work! {
+    impl HasWork<Self> for Work { self.retire }
+}
+
+impl workqueue::WorkItem for Work {
+    type Pointer = Pin<KBox<Self>>;
+
+    fn run(this: Pin<KBox<Self>>) {
+        drop(this);
+    }
+}
+
 impl Work {
-    fn new(target: Arc<dyn Run>) -> impl PinInit<Self> {
+    fn new(thread: Thread, target: Arc<dyn Run>) -> impl PinInit<Self> {
         pin_init!(Self {
             now <- Opaque::ffi_init(|work: *mut kthread_work| {
                 // SAFETY: The memory is ours and does not move. `run_now` is for such a member.
@@ -86,6 +153,8 @@ impl Work {
                 // SAFETY: As above, with `run_later`.
                 unsafe { vdpa_bindings::rust_vdpa_init_delayed_work(work, Some(Self::run_later)) };
             }),
+            retire <- new_work!("vdpa::Work::retire"),
+            thread,
             target,
         })
     }
@@ -94,9 +163,12 @@ impl Work {
     ///
     /// For C to call, on a member of a [`Work`] that was queued.
     unsafe extern "C" fn run_now(work: *mut kthread_work) {
-        // SAFETY: C passes the member `now` of a `Work`, which lives until the thread has ended.
-        let this = unsafe { &*container_of!(Opaque::cast_from(work), Self, now) };
-        this.target.run();
+        // SAFETY: C passes the member `now` of a `Work`.
+        let this = unsafe { container_of!(Opaque::cast_from(work), Self, now) };
+        // SAFETY: The target is dropped only after the thread has ended. Of the rest no reference
+        // is made: it may be about to be dropped.
+        let target = unsafe { &(*this).target };
+        target.run();
     }
 
     /// # Safety
@@ -105,9 +177,20 @@ impl Work {
     unsafe extern "C" fn run_later(work: *mut kthread_work) {
         // `work` is the first member of `struct kthread_delayed_work`.
         let later = work.cast::<kthread_delayed_work>();
-        // SAFETY: C passes the first member of `later` of a `Work`, as above.
-        let this = unsafe { &*container_of!(Opaque::cast_from(later), Self, later) };
-        this.target.run();
+        // SAFETY: C passes the first member of `later` of a `Work`.
+        let this = unsafe { container_of!(Opaque::cast_from(later), Self, later) };
+        // SAFETY: As in `run_now`.
+        let target = unsafe { &(*this).target };
+        target.run();
+    }
+}
+
+#[pinned_drop]
+impl PinnedDrop for Work {
+    fn drop(self: Pin<&mut Self>) {
+        // SAFETY: The work is initialised, and queued on this worker if at all. Nobody has a way to
+        // it any more, so it is not queued again.
+        unsafe { vdpa_bindings::kthread_cancel_delayed_work_sync(self.later.get()) };
     }
 }
 
@@ -120,14 +203,18 @@ struct Link {
 
 /// # Invariants
 ///
-/// Both pointers are valid while this value is in a [`Link`].
-struct Alive {
-    thread: Thread,
-    work: NonNull<Work>,
-}
+/// The pointer is valid while this value is in a [`Link`].
+struct Alive(NonNull<Work>);
 
 // SAFETY: `Work` may be used by any task.
 unsafe impl Send for Alive {}
+
+impl Alive {
+    fn work(&self) -> &Work {
+        // SAFETY: By the type invariant.
+        unsafe { self.0.as_ref() }
+    }
+}
 
 impl Worker {
     /// Starts a thread called `name` that runs `target`.
@@ -136,44 +223,24 @@ impl Worker {
     ///
     /// `ENOMEM`, and what C reports if no thread can be made.
     pub fn new<T: Run + 'static>(name: &CStr, target: Arc<T>) -> Result<Self> {
-        let work = KBox::pin_init(Work::new(target), GFP_KERNEL)?;
+        let work = KBox::pin_init(Work::new(Thread::new(name)?, target), GFP_KERNEL)?;
+        // INVARIANT: `drop` takes the value out before the work is gone.
+        let alive = Alive(NonNull::from(&*work));
         let link = Arc::pin_init(
             pin_init!(Link {
-                alive <- new_spinlock_irq!(None),
+                alive <- new_spinlock_irq!(Some(alive)),
             }),
             GFP_KERNEL,
         )?;
-        // SAFETY: The name is copied, by the format for it.
-        let thread = from_err_ptr(unsafe {
-            vdpa_bindings::kthread_create_worker_on_node(
-                0,
-                bindings::NUMA_NO_NODE,
-                c"%s".as_char_ptr(),
-                name.as_char_ptr(),
-            )
-        })?;
-        // INVARIANT: The thread was just made.
-        let thread = Thread(NonNull::new(thread).ok_or(ENOMEM)?);
-        // SAFETY: The task is the worker's own, which has not run yet.
-        unsafe { bindings::wake_up_process((*thread.0.as_ptr()).task) };
-
-        // INVARIANT: `drop` takes the value out before either is gone.
-        *link.alive.lock() = Some(Alive {
-            thread,
-            work: NonNull::from(&*work),
-        });
-        Ok(Self { work, thread, link })
+        Ok(Self {
+            work: Some(work),
+            link,
+        })
     }
 
     /// Something to queue the work by, which does not keep the worker alive.
     pub fn handle(&self) -> Handle {
         Handle(self.link.clone())
-    }
-
-    /// Waits until what is queued now is done. May sleep.
-    pub fn flush(&self) {
-        // SAFETY: By its invariant the thread is valid.
-        unsafe { vdpa_bindings::kthread_flush_worker(self.thread.0.as_ptr()) };
     }
 
     /// Lets the thread run on the processors of `mask` only.
@@ -182,10 +249,9 @@ impl Worker {
     ///
     /// `EINVAL` if none of them is online.
     pub fn set_affinity(&self, mask: &Cpumask) -> Result {
+        let work = self.work.as_ref().ok_or(EINVAL)?;
         // SAFETY: The task lives as long as the worker; the mask is valid, and copied.
-        to_result(unsafe {
-            bindings::set_cpus_allowed_ptr((*self.thread.0.as_ptr()).task, mask.as_raw())
-        })
+        to_result(unsafe { bindings::set_cpus_allowed_ptr(work.thread.task(), mask.as_raw()) })
     }
 }
 
@@ -193,11 +259,41 @@ impl Drop for Worker {
     fn drop(&mut self) {
         // From here on nothing is queued.
         *self.link.alive.lock() = None;
-        // SAFETY: The work is initialised, and queued on this worker if at all.
-        unsafe { vdpa_bindings::kthread_cancel_delayed_work_sync(self.work.later.get()) };
-        // SAFETY: By its invariant the thread is valid, and not used after this. What is queued is
-        // done first, while `work` still lives.
-        unsafe { vdpa_bindings::kthread_destroy_worker(self.thread.0.as_ptr()) };
+        let Some(work) = self.work.take() else {
+            return;
+        };
+        // A thread cannot wait for its own end.
+        if work.thread.task() == Task::current_raw() {
+            workqueue::system_long().enqueue(work);
+        }
+    }
+}
+
+/// Keeps the module's code for who is in it: when the last of these is dropped, it waits until the
+/// last worker is gone, be it one that was leaked, and every task that ended something has returned
+/// from our code.
+pub(crate) struct Stay(());
+
+/// How many [`Stay`] there are.
+static STAYS: Atomic<i32> = Atomic::new(0);
+
+impl Stay {
+    pub(crate) fn new() -> Self {
+        STAYS.add(1, Relaxed);
+        Self(())
+    }
+}
+
+impl Drop for Stay {
+    fn drop(&mut self) {
+        if STAYS.fetch_sub(1, Full) == 1 {
+            while !THREADS.wait(10_000) {
+                pr_warn!("waiting for workers that belong to no device\n");
+            }
+            // The task that ended the last one may still be about to return from our code.
+            // SAFETY: No lock is held here.
+            unsafe { vdpa_bindings::rust_vdpa_synchronize_tasks() };
+        }
     }
 }
 
@@ -209,13 +305,9 @@ impl Handle {
     /// Has the work done as soon as possible, even if it is delayed. May be called in any context.
     pub fn queue(&self) {
         if let Some(alive) = &*self.0.alive.lock() {
-            // SAFETY: By the invariant of `Alive` both are valid, and the work initialised.
-            unsafe {
-                vdpa_bindings::kthread_queue_work(
-                    alive.thread.0.as_ptr(),
-                    alive.work.as_ref().now.get(),
-                )
-            };
+            let work = alive.work();
+            // SAFETY: By its invariant the thread is valid. The work is initialised.
+            unsafe { vdpa_bindings::kthread_queue_work(work.thread.0.as_ptr(), work.now.get()) };
         }
     }
 
@@ -223,11 +315,12 @@ impl Handle {
     /// asked for. May be called in any context.
     pub fn queue_after(&self, ms: u32) {
         if let Some(alive) = &*self.0.alive.lock() {
+            let work = alive.work();
             // SAFETY: As in `queue`.
             unsafe {
                 vdpa_bindings::kthread_mod_delayed_work(
-                    alive.thread.0.as_ptr(),
-                    alive.work.as_ref().later.get(),
+                    work.thread.0.as_ptr(),
+                    work.later.get(),
                     msecs_to_jiffies(ms),
                 )
             };
