@@ -13,6 +13,7 @@ mod bench;
 mod device;
 mod ktap;
 mod memory;
+mod notes;
 mod rig;
 mod tests;
 mod uapi;

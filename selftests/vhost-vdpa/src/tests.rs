@@ -9,6 +9,8 @@ mod endian;
 mod hostile;
 mod iotlb;
 mod legacy;
+mod ops;
+mod parent;
 mod queues;
 mod receivers;
 mod state;
@@ -112,6 +114,8 @@ pub(crate) fn all() -> Vec<Test<Context>> {
         receivers::TESTS,
         control::TESTS,
         hostile::TESTS,
+        ops::TESTS,
+        parent::TESTS,
     ];
     lists
         .into_iter()
