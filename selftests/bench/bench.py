@@ -98,7 +98,7 @@ class GuestEnd:
         return int(self.guest.get(f"cat /sys/class/net/eth0/statistics/rx_{what}"))
 
 
-def guest_rates(mgmtdev, pairs, seconds, host=None):
+def guest_rates(mgmtdev, pairs, options, host=None):
     """Rates from a guest to `host`, or without one back to the guest."""
     rates = {}
     attributes = {"mac": "52:54:00:77:00:02"}
@@ -116,7 +116,10 @@ def guest_rates(mgmtdev, pairs, seconds, host=None):
                 if mgmtdev == PEER:
                     size = min(size, LARGEST_OF_PEER)
                 rates[name] = middle(
-                    [measure(guest, receiver, size, seconds, pairs) for _ in range(ROUNDS)]
+                    [
+                        measure(guest, receiver, size, options.seconds, pairs)
+                        for _ in range(options.rounds)
+                    ]
                 )
     return rates
 
@@ -158,28 +161,33 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=int, default=5, help="of each measurement")
     parser.add_argument("--output", default=os.path.join(TOP, "build", "bench", "vdpa_net.jsonl"))
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="measurements of a row")
     parser.add_argument("--no-guests", action="store_true", help="only port to port")
+    parser.add_argument("--only", default="", help="rows from port to port with this in the name")
     options = parser.parse_args()
     seconds = options.seconds
+    options.no_guests |= options.only != ""
 
     load_peer()
     report = Report(options.output)
     print(f"  {'name':<44} {'ours':>14} {'peer':>14} {'ratio':>8}", flush=True)
     for size, length in SIZES.items():
         for pairs in PAIRS:
+            if options.only not in f"port-to-port/{size}/{pairs}-pair":
+                continue
             # In turn, so that a busy moment of the machine hits both.
             ours, peer = [], []
-            for _ in range(ROUNDS):
+            for _ in range(options.rounds):
                 ours.append(port_to_port(OURS, pairs, length, seconds))
                 peer.append(port_to_port(PEER, 1, min(length, LARGEST_OF_PEER), seconds))
             report.pair("port-to-port", size, pairs, middle(ours), middle(peer))
     if options.no_guests:
         return
-    peer = guest_rates(PEER, 1, seconds)
+    peer = guest_rates(PEER, 1, options)
     for pairs in PAIRS:
         attributes = {"max_vqp": pairs} if pairs > 1 else {}
         with traffic.HostPort(OURS, **attributes) as port:
-            ours = guest_rates(OURS, pairs, seconds, HostEnd(port))
+            ours = guest_rates(OURS, pairs, options, HostEnd(port))
         for size in SIZES:
             report.pair("guest-to-host", size, pairs, ours[size], peer[size])
 
