@@ -238,7 +238,11 @@ impl Controller {
             Command::MacTables { unicast, multicast } => settings
                 .filter
                 .set_tables(unicast.addresses(), multicast.addresses()),
-            Command::MacAddress(mac) => settings.config.set_driver_mac(mac),
+            Command::MacAddress(mac) => {
+                settings.config.set_driver_mac(mac);
+                drop(settings);
+                self.machine.note_address();
+            }
             Command::AddVlan(id) => settings.filter.set_vlan(id, true),
             Command::DeleteVlan(id) => settings.filter.set_vlan(id, false),
             Command::AnnounceAck => settings.config.set_status(0, config::ANNOUNCE),

@@ -286,7 +286,11 @@ impl Operations for NetDevice {
         let how = dev.machine.ask(|life| life.config_write());
         let mut settings = dev.machine.port().settings.lock();
         // The filter looks at the address in the configuration space.
-        let _ = settings.config.write(offset, from, how);
+        let changed = settings.config.write(offset, from, how).is_some();
+        drop(settings);
+        if changed {
+            dev.machine.note_address();
+        }
     }
 
     fn get_generation(dev: &Device<Self>) -> u32 {

@@ -1,15 +1,27 @@
 // SPDX-License-Identifier: GPL-2.0
-//! The forwarding database: which port a station was last heard on.
+//! The forwarding database: which port a station is on.
 //!
-//! A set-associative table in storage that the caller provides: a station's bucket follows from its
-//! VLAN and MAC address, a bucket holds [`WAYS`] stations, and when a bucket is full the one heard
-//! longest ago gives way. Every operation therefore takes the same short time whatever a guest
-//! sends, and a guest that makes up addresses costs the others no more than some flooding.
+//! The stations that are ports themselves are known from their devices ([`crate::owners`]). Those
+//! behind ports, as behind a guest that is a bridge, are learned from the frames they send. No frame
+//! changes where a port's own address is, so a guest that makes up addresses gets none of the frames
+//! for the others' devices, and costs them no more than some flooding of frames for stations behind
+//! them. Stations behind ports can be taken over, as with any switch that learns.
 //!
-//! Learning is per VLAN (IEEE 802.1Q, independent VLAN learning), so the same address may live on
-//! different ports in different VLANs.
+//! What is learned is in a set-associative table in storage that the caller provides: a station's
+//! bucket follows from its VLAN and MAC address, a bucket holds [`WAYS`] stations, and when a bucket
+//! is full the one heard longest ago gives way. Every operation therefore takes the same short time
+//! whatever a guest sends.
+//!
+//! Learning is per VLAN (IEEE 802.1Q, independent VLAN learning), so the same address may live
+//! behind different ports in different VLANs. A port's own address is its own in all of them.
 
 use core::ops::DerefMut;
+
+use crate::owners::{
+    Own,
+    Owner,
+    Owners, //
+};
 
 /// A MAC address in transmission order.
 pub(crate) type Mac = [u8; 6];
@@ -53,20 +65,28 @@ pub(crate) enum Learned {
     Renewed,
     /// The station is new, or it moved here from another port.
     Changed,
-    /// The address cannot be that of a station.
+    /// The address cannot be that of a station behind the port.
     Ignored,
 }
 
-/// The forwarding database over the storage `S`.
-pub(crate) struct Fdb<S> {
+/// The forwarding database over the storage `S`, and `O` for what ports own.
+pub(crate) struct Fdb<S, O> {
     entries: S,
+    pub(crate) owners: Owners<O>,
 }
 
-impl<S: DerefMut<Target = [Entry]>> Fdb<S> {
+impl<S, O> Fdb<S, O>
+where
+    S: DerefMut<Target = [Entry]>,
+    O: DerefMut<Target = [Own]>,
+{
     /// Creates a database in `entries`, whose length should be a multiple of [`WAYS`].
-    pub(crate) fn new(mut entries: S) -> Self {
+    pub(crate) fn new(mut entries: S, owners: O) -> Self {
         entries.fill(Entry::default());
-        Self { entries }
+        Self {
+            entries,
+            owners: Owners::new(owners),
+        }
     }
 
     fn bucket_index(&self, mac: &Mac, vlan: u16) -> usize {
@@ -92,10 +112,16 @@ impl<S: DerefMut<Target = [Entry]>> Fdb<S> {
 
     /// Notes that the station `mac` of `vlan` was heard on `port` at `now` (seconds).
     ///
-    /// Group addresses and the zero address are no stations and are ignored.
+    /// Group addresses and the zero address are no stations and are ignored, and so is what another
+    /// port owns.
     pub(crate) fn learn(&mut self, mac: &Mac, vlan: u16, port: u32, now: u32) -> Learned {
         if is_group(mac) || *mac == [0; 6] {
             return Learned::Ignored;
+        }
+        match self.owners.hear(mac, port) {
+            Owner::Nobody => (),
+            Owner::Itself => return Learned::Renewed,
+            Owner::Others => return Learned::Ignored,
         }
         let place = port.wrapping_add(1);
         let bucket = self.bucket_mut(mac, vlan);
@@ -133,16 +159,18 @@ impl<S: DerefMut<Target = [Entry]>> Fdb<S> {
         }
     }
 
-    /// Returns the port on which the station `mac` of `vlan` was last heard, unless that is longer
-    /// ago than [`AGEING`].
+    /// Returns the port that owns `mac`, or else that on which the station `mac` of `vlan` was last
+    /// heard, unless that is longer ago than [`AGEING`].
     pub(crate) fn lookup(&self, mac: &Mac, vlan: u16, now: u32) -> Option<u32> {
-        self.bucket(mac, vlan)
-            .iter()
-            .find(|e| e.is(mac, vlan) && e.fresh(now))
-            .map(|e| e.port.wrapping_sub(1))
+        self.owners.lookup(mac).or_else(|| {
+            self.bucket(mac, vlan)
+                .iter()
+                .find(|e| e.is(mac, vlan) && e.fresh(now))
+                .map(|e| e.port.wrapping_sub(1))
+        })
     }
 
-    /// Forgets all stations of `port`.
+    /// Forgets all stations behind `port`.
     pub(crate) fn forget_port(&mut self, port: u32) {
         let place = port.wrapping_add(1);
         for entry in self.entries.iter_mut() {
@@ -160,8 +188,8 @@ mod tests {
     const A: Mac = [2, 0, 0, 0, 0, 0xa];
     const B: Mac = [2, 0, 0, 0, 0, 0xb];
 
-    fn fdb(len: usize) -> Fdb<Vec<Entry>> {
-        Fdb::new(vec![Entry::default(); len])
+    fn fdb(len: usize) -> Fdb<Vec<Entry>, Vec<Own>> {
+        Fdb::new(vec![Entry::default(); len], vec![Own::default(); 4])
     }
 
     #[test]
@@ -217,6 +245,22 @@ mod tests {
         fdb.learn(&B, 0, 1, 0);
         fdb.forget_port(0);
         assert_eq!(fdb.lookup(&A, 0, 0), None);
+        assert_eq!(fdb.lookup(&B, 0, 0), Some(1));
+    }
+
+    #[test]
+    fn what_a_port_owns_is_not_learned() {
+        let mut fdb = fdb(64);
+        // Before the driver of port 1 starts, anybody may use its address.
+        assert_eq!(fdb.learn(&A, 0, 2, 0), Learned::Changed);
+        fdb.owners.set(1, Some(A));
+        for vlan in [0, 7] {
+            assert_eq!(fdb.lookup(&A, vlan, 0), Some(1));
+            assert_eq!(fdb.learn(&A, vlan, 2, 0), Learned::Ignored);
+            assert_eq!(fdb.learn(&A, vlan, 1, 0), Learned::Renewed);
+            assert_eq!(fdb.lookup(&A, vlan, AGEING), Some(1));
+        }
+        assert_eq!(fdb.learn(&B, 0, 1, 0), Learned::Changed);
         assert_eq!(fdb.lookup(&B, 0, 0), Some(1));
     }
 

@@ -389,6 +389,13 @@ impl Machine {
             // Outcomes that come too late are refused, and that is the end of it.
             next = outcome.and_then(|event| self.life.lock().handle(event).ok());
         }
+        self.note_address();
+    }
+
+    /// Tells the switch of the port's address, after it may have changed, and of the start and the
+    /// stop of its driver.
+    pub(crate) fn note_address(&self) {
+        self.switch.note(&self.port);
     }
 
     /// Does what the lifecycle decided, in its order. Returns what came of it, if that is for the

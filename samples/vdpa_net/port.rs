@@ -32,6 +32,7 @@ use virtio::{
 };
 
 use crate::{
+    fdb::Mac,
     filter::Filter,
     frame::Addresses,
     queue::{
@@ -231,6 +232,17 @@ impl Port {
         settings
             .filter
             .accepts(&settings.config.mac(), &frame.to, frame.vlan)
+    }
+
+    /// The port's own address, while its driver receives.
+    pub(crate) fn own_address(&self) -> Option<Mac> {
+        let mac = self.settings.lock().config.mac();
+        Some(mac).filter(|_| self.is_up())
+    }
+
+    /// Whether the port's driver receives: all of them use the first queue.
+    pub(crate) fn is_up(&self) -> bool {
+        self.queue(0).is_some_and(Queue::is_running)
     }
 
     /// The receive queue for frames of the flow `spread`.

@@ -62,6 +62,7 @@ mod filter;
 mod frame;
 mod handover;
 mod machine;
+mod owners;
 mod peer;
 mod port;
 mod queue;

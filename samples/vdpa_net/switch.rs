@@ -21,6 +21,7 @@ use crate::{
         Learned, //
     },
     frame::Addresses,
+    owners::Own,
     port::Port, //
 };
 
@@ -29,7 +30,7 @@ const STATIONS: usize = 4096;
 
 /// Where a frame goes.
 pub(crate) enum Way {
-    /// To the port where the destination was last heard.
+    /// To the port that the destination is, or is behind.
     To(Arc<Port>),
     /// To nobody: the destination is on the port that the frame came from.
     Back,
@@ -38,7 +39,7 @@ pub(crate) enum Way {
 }
 
 struct Inner {
-    fdb: Fdb<KVec<Entry>>,
+    fdb: Fdb<KVec<Entry>, KVec<Own>>,
     ports: KVec<Arc<Port>>,
     /// Number for the next port; numbers are not used twice.
     next: u32,
@@ -76,7 +77,7 @@ impl Switch {
             pin_init!(Self {
                 started: Instant::now(),
                 inner <- new_spinlock!(Inner {
-                    fdb: Fdb::new(entries),
+                    fdb: Fdb::new(entries, KVec::new()),
                     ports: KVec::new(),
                     next: 0,
                 }),
@@ -115,9 +116,13 @@ impl Switch {
         loop {
             let len = self.inner.lock().ports.len();
             let mut grown = KVec::with_capacity(len + 1, GFP_KERNEL)?;
+            let mut places = KVec::from_elem(Own::default(), len + 1, GFP_KERNEL)?;
             let mut inner = self.inner.lock();
             if inner.ports.len() > len {
                 continue;
+            }
+            if inner.fdb.owners.room() <= len {
+                places = inner.fdb.owners.grow(places);
             }
             // The capacity was reserved above.
             for known in inner.ports.iter() {
@@ -125,7 +130,9 @@ impl Switch {
             }
             let _ = grown.push_within_capacity(port);
             core::mem::swap(&mut inner.ports, &mut grown);
+            // The old lists are freed without the lock.
             drop(inner);
+            drop(places);
             return Ok(());
         }
     }
@@ -144,9 +151,18 @@ impl Switch {
         drop(gone);
     }
 
-    /// Forgets the stations of port `number`, whose driver went away.
+    /// Forgets the stations behind port `number`, whose driver went away.
     pub(crate) fn forget(&self, number: u32) {
         self.inner.lock().fdb.forget_port(number);
+    }
+
+    /// Takes note of the address of `port`, and whether its driver runs. To be called whenever one
+    /// of them may have changed.
+    pub(crate) fn note(&self, port: &Port) {
+        let mut inner = self.inner.lock();
+        // With the lock held, so that of two callers the second one knows all that the first does.
+        let own = port.own_address();
+        inner.fdb.owners.set(port.number(), own);
     }
 
     /// Notes that the sender of a frame from port `number` is there.

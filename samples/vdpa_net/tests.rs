@@ -7,4 +7,5 @@
 mod fdb;
 mod filter;
 mod frame;
+mod owners;
 mod peer;

@@ -14,6 +14,7 @@ mod parent;
 mod queues;
 mod receivers;
 mod state;
+mod switch;
 
 use crate::device::{Device, Vhost};
 use crate::ktap::{Stop, Test};
@@ -36,7 +37,15 @@ impl Context {
 
     /// A device with more attributes of `vdpa dev add`.
     pub(crate) fn device_with(&self, number: u8, more: &[&str]) -> Result<Device, Stop> {
-        let name = format!("test{number}");
+        self.add(&format!("test{number}"), number, more)
+    }
+
+    /// Another device with the MAC address of the `number`th.
+    pub(crate) fn twin(&self, number: u8, name: &str) -> Result<Device, Stop> {
+        self.add(name, number, &[])
+    }
+
+    fn add(&self, name: &str, number: u8, more: &[&str]) -> Result<Device, Stop> {
         let mac: Vec<_> = mac(number)
             .iter()
             .map(|byte| format!("{byte:02x}"))
@@ -44,7 +53,7 @@ impl Context {
         let mac = mac.join(":");
         let mut words = vec!["mac", mac.as_str()];
         words.extend_from_slice(more);
-        Device::new(&self.mgmtdev, &name, &words)
+        Device::new(&self.mgmtdev, name, &words)
     }
 
     /// The first device and its open file.
@@ -112,6 +121,7 @@ pub(crate) fn all() -> Vec<Test<Context>> {
         endian::TESTS,
         datapath::TESTS,
         receivers::TESTS,
+        switch::TESTS,
         control::TESTS,
         hostile::TESTS,
         ops::TESTS,
