@@ -55,6 +55,16 @@ impl Addresses {
         self.vlan.unwrap_or(0)
     }
 
+    /// Whether another frame goes where this one goes.
+    pub(crate) fn is_for_same(&self, other: &Self) -> bool {
+        self.to == other.to && self.vlan == other.vlan
+    }
+
+    /// Whether another frame comes from where this one comes from.
+    pub(crate) fn is_from_same(&self, other: &Self) -> bool {
+        self.from == other.from && self.domain() == other.domain()
+    }
+
     /// Length of the link-layer header, up to the first EtherType that is no tag's if there is at
     /// most one tag.
     pub(crate) fn header_len(&self) -> usize {

@@ -20,8 +20,6 @@ use virtio::{
 };
 
 use crate::{
-    fdb::Mac,
-    frame::Addresses,
     peer::{
         Delivery,
         Peer, //
@@ -58,48 +56,31 @@ pub(crate) enum Outcome {
     Blocked(usize),
 }
 
-/// Where frames to one address go during a turn.
+/// A port that frames go to during a turn.
 pub(crate) struct Target {
-    to: Mac,
-    domain: u16,
-    /// The port, or `None` if nobody receives the frames.
-    port: Option<(Arc<Port>, Views)>,
+    port: Arc<Port>,
+    views: Views,
     /// The receive queue.
     index: u16,
 }
 
 impl Target {
-    /// Makes the target for frames with these addresses, at one of the queues of `port` that
-    /// `spread` chooses.
+    /// Makes a target of `port`, at one of its queues that `spread` chooses.
     ///
     /// # Errors
     ///
     /// `ENOMEM`.
-    pub(crate) fn new(addresses: &Addresses, port: Option<Arc<Port>>, spread: u32) -> Result<Self> {
-        let index = port.as_ref().map_or(0, |port| port.receive_index(spread));
-        let port = match port {
-            Some(port) => {
-                let views = port.views()?;
-                Some((port, views))
-            }
-            None => None,
-        };
+    pub(crate) fn new(port: Arc<Port>, spread: u32) -> Result<Self> {
         Ok(Self {
-            to: addresses.to,
-            domain: addresses.domain(),
+            views: port.views()?,
+            index: port.receive_index(spread),
             port,
-            index,
         })
     }
 
-    /// Whether a frame with these addresses goes this way.
-    pub(crate) fn is_for(&self, addresses: &Addresses) -> bool {
-        self.to == addresses.to && self.domain == addresses.domain()
-    }
-
-    /// The port, if there is one.
-    pub(crate) fn port(&self) -> Option<&Arc<Port>> {
-        Some(&self.port.as_ref()?.0)
+    /// The port.
+    pub(crate) fn port(&self) -> &Arc<Port> {
+        &self.port
     }
 
     /// The receive queue.
@@ -127,11 +108,7 @@ impl Target {
         tally: &mut Tally,
     ) -> Result<Outcome, Reason> {
         let count = run.len();
-        let Some((port, views)) = self.port.as_mut() else {
-            tally.drops += count as u64;
-            return Ok(Outcome::Done(count));
-        };
-        let Some(queue) = port.queue(self.index) else {
+        let Some(queue) = self.port.queue(self.index) else {
             tally.drops += count as u64;
             return Ok(Outcome::Done(count));
         };
@@ -143,10 +120,10 @@ impl Target {
         };
         let mut received = Tally::default();
         let outcome = Hand {
-            port,
+            port: &self.port,
             queue,
             index: self.index,
-            views,
+            views: &mut self.views,
             scratch,
             waiting: waiter
                 .filter(|_| !queue.is_stalled())

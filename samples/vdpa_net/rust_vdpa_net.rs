@@ -6,8 +6,8 @@
 //! through `vhost_vdpa`, or the host through `virtio_vdpa`. No hardware is needed.
 //!
 //! How a frame goes: the transmit worker of its queue pair ([`transmit`]) takes it from the ring,
-//! asks the [`switch`] for its way, takes receive buffers of the other port, and copies it from one
-//! driver's memory to the other's ([`handover`]). Who may use the device, when its queues run and in
+//! asks the [`switch`] for its way ([`forward`]), takes receive buffers of the other port, and copies
+//! it from one driver's memory to the other's ([`handover`]). Who may use the device, when its queues run and in
 //! which byte order is decided by `virtio::lifecycle` and executed by [`machine`].
 //!
 //! Limits: frames that the receiver's driver cannot take as they are are reworked in kernel memory;
@@ -59,6 +59,7 @@ mod control;
 mod device;
 mod fdb;
 mod filter;
+mod forward;
 mod frame;
 mod handover;
 mod machine;

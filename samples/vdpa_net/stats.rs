@@ -26,6 +26,17 @@ pub(crate) struct Tally {
     pub(crate) overruns: u64,
 }
 
+impl Tally {
+    /// Adds the counts of a part of the batch.
+    pub(crate) fn add(&mut self, part: &Self) {
+        self.packets += part.packets;
+        self.bytes += part.bytes;
+        self.drops += part.drops;
+        self.errors += part.errors;
+        self.overruns += part.overruns;
+    }
+}
+
 /// The counters of one virtqueue. They live as long as the device and survive a reset.
 pub(crate) struct Stats {
     packets: Atomic<u64>,

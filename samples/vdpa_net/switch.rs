@@ -46,11 +46,10 @@ struct Inner {
 }
 
 impl Inner {
-    /// The ports from `number` on.
-    fn from(&self, number: u32) -> &[Arc<Port>] {
+    fn port(&self, number: u32) -> Option<&Arc<Port>> {
         // Ports are numbered in the order in which they connect.
         let at = self.ports.partition_point(|p| p.number() < number);
-        self.ports.get(at..).unwrap_or(&[])
+        self.ports.get(at).filter(|p| p.number() == number)
     }
 }
 
@@ -178,19 +177,31 @@ impl Switch {
         let inner = self.inner.lock();
         match inner.fdb.lookup(&frame.to, frame.domain(), now) {
             Some(at) if at == number => Way::Back,
-            Some(at) => match inner.from(at).first() {
-                Some(port) if port.number() == at => Way::To(port.clone()),
-                _ => Way::Flood,
-            },
+            Some(at) => inner
+                .port(at)
+                .map_or(Way::Flood, |port| Way::To(port.clone())),
             None => Way::Flood,
         }
     }
 
-    /// Returns the port after `number` in an order that does not change, for a walk over all of
-    /// them without holding the lock: start with `None`, go on with the number of the last one.
-    pub(crate) fn next_port(&self, number: Option<u32>) -> Option<Arc<Port>> {
-        let inner = self.inner.lock();
-        let first = number.map_or(0, |number| number.saturating_add(1));
-        inner.from(first).first().cloned()
+    /// Returns all ports.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn ports(&self) -> Result<KVec<Arc<Port>>> {
+        loop {
+            let len = self.inner.lock().ports.len();
+            let mut ports = KVec::with_capacity(len, GFP_KERNEL)?;
+            let inner = self.inner.lock();
+            if inner.ports.len() > len {
+                continue;
+            }
+            for port in inner.ports.iter() {
+                // The capacity was reserved above.
+                let _ = ports.push_within_capacity(port.clone());
+            }
+            return Ok(ports);
+        }
     }
 }

@@ -2,8 +2,8 @@
 //! The worker of a queue pair: takes frames from its transmit queue and hands them to other ports.
 //!
 //! A turn takes a batch of frames from the ring, looks at the first bytes of each, hands runs of
-//! frames with the same destination over at once (see [`crate::handover`]), and gives the buffers
-//! back. Copies go from the sender's memory to the receiver's, and no lock is held over them.
+//! frames that go the same way over at once (see [`crate::forward`]), and gives the buffers back.
+//! Copies go from the sender's memory to the receiver's, and no lock is held over them.
 //!
 //! A unicast frame whose receiver has no buffers goes back to the head of the ring, with all those
 //! after it. The worker then waits for a kick of the receive queue, holding nothing: two ports that
@@ -40,15 +40,15 @@ use virtio::{
 };
 
 use crate::{
+    forward::{
+        Forwarded,
+        Ways, //
+    },
     frame::{
         Addresses,
         ETH_HLEN,
         HEAD_LEN,
         MAX_LEN, //
-    },
-    handover::{
-        Outcome,
-        Target, //
     },
     peer::Peer,
     port::{
@@ -59,10 +59,7 @@ use crate::{
     queue::MAX_SIZE,
     reserve::Scratch,
     stats::Tally,
-    switch::{
-        Switch,
-        Way, //
-    }, //
+    switch::Switch, //
 };
 
 /// Frames taken from a ring at once.
@@ -72,14 +69,11 @@ pub(crate) const BATCH: usize = 64;
 const BATCHES: usize = 8;
 
 /// How long a frame waits for receive buffers.
-const PATIENCE: Delta = Delta::from_millis(20);
+pub(crate) const PATIENCE: Delta = Delta::from_millis(20);
 
 /// How long a worker looks for more frames before it asks the driver for a kick. Drivers send in
 /// bursts, and a kick costs more than this.
 const POLL: Delta = Delta::from_micros(50);
-
-/// Destinations that a turn remembers.
-const TARGETS: usize = 4;
 
 /// Segments of one batch. A chain of any permitted length fits as long as half of it is free.
 const SEGMENTS: usize = 2 * MAX_SIZE as usize;
@@ -166,10 +160,11 @@ struct Tools {
     wait: Option<Wait>,
 }
 
-struct Wait {
-    port: Arc<Port>,
-    queue: u16,
-    since: Instant<Monotonic>,
+/// For which receive queue a worker waits.
+pub(crate) struct Wait {
+    pub(crate) port: Arc<Port>,
+    pub(crate) queue: u16,
+    pub(crate) since: Instant<Monotonic>,
 }
 
 /// What is to be done after a turn.
@@ -187,7 +182,9 @@ enum Progress {
     /// The worker is done with all of its frames.
     All,
     /// For some of them there were no receive buffers.
-    Some,
+    Blocked,
+    /// For some of them there was no time.
+    Late,
     /// There were no frames.
     Empty,
 }
@@ -195,12 +192,12 @@ enum Progress {
 /// What a worker's batches are for: the transmit queue of one queue pair.
 #[pin_data(PinnedDrop)]
 pub(crate) struct Transmitter {
-    port: Arc<Port>,
-    switch: Arc<Switch>,
+    pub(crate) port: Arc<Port>,
+    pub(crate) switch: Arc<Switch>,
     /// The queue pair.
-    pair: u16,
+    pub(crate) pair: u16,
     /// The worker's own handle.
-    handle: SetOnce<Handle>,
+    pub(crate) handle: SetOnce<Handle>,
     /// Taken out for the length of a turn; the lock only makes that safe.
     #[pin]
     tools: SpinLock<Option<KBox<Tools>>>,
@@ -239,7 +236,7 @@ impl Transmitter {
     }
 
     /// Names the worker among all workers.
-    fn key(&self) -> u64 {
+    pub(crate) fn key(&self) -> u64 {
         u64::from(self.port.number()) << 16 | u64::from(self.pair)
     }
 
@@ -293,14 +290,7 @@ struct Turn<'a> {
     /// Index of the transmit queue.
     index: u16,
     views: Views,
-    /// For which queue the worker waited before this turn.
-    waited: Option<Wait>,
-    targets: [Option<Target>; TARGETS],
-    /// Where the next target goes.
-    next_target: usize,
-    /// The sender that was learned last.
-    learned: Option<([u8; 6], u16)>,
-    now: u32,
+    ways: Ways<'a>,
     tally: Tally,
 }
 
@@ -310,11 +300,7 @@ impl<'a> Turn<'a> {
             work,
             index: 2 * work.pair + 1,
             views: work.port.views()?,
-            waited,
-            targets: [const { None }; TARGETS],
-            next_target: 0,
-            learned: None,
-            now: work.switch.now(),
+            ways: Ways::new(work, waited),
             tally: Tally::default(),
         })
     }
@@ -331,19 +317,22 @@ impl<'a> Turn<'a> {
         let mut handled = 0;
         // Since when there are no more frames.
         let mut idle: Option<Instant<Monotonic>> = None;
-        while handled < BATCHES {
+        while handled < BATCHES && !self.ways.is_late() {
             let poll = handled > 0 && idle.is_none_or(|since| since.elapsed() < POLL);
             match self.batch(tools, poll) {
                 Ok(Progress::All) => {
                     handled += 1;
                     idle = None;
                 }
-                Ok(Progress::Some) => return Next::Wait,
+                Ok(Progress::Blocked) => return Next::Wait,
+                Ok(Progress::Late) => return Next::Again,
                 Ok(Progress::Empty) if poll => {
                     idle.get_or_insert_with(Instant::now);
                     core::hint::spin_loop();
                 }
                 Ok(Progress::Empty) => return Next::Idle,
+                // What was taken is in the ring again.
+                Err(Reason::NoMemory) => return Next::Wait,
                 Err(reason) => {
                     self.work.port.fault(self.index, tools.batch.epoch, reason);
                     return Next::Idle;
@@ -358,13 +347,24 @@ impl<'a> Turn<'a> {
         if !self.take(&mut tools.batch, poll)? {
             return Ok(Progress::Empty);
         }
-        let done = self.forward(tools)?;
-        self.give_back(&tools.batch, done)?;
-        Ok(if done < tools.batch.frames.len() {
-            Progress::Some
-        } else {
-            Progress::All
-        })
+        let Tools {
+            batch,
+            scratch,
+            wait,
+        } = tools;
+        let forwarded = self
+            .ways
+            .forward(&mut self.views, batch, scratch, &mut self.tally)?;
+        let (done, progress) = match forwarded {
+            Forwarded::All => (batch.frames.len(), Progress::All),
+            Forwarded::Late(done) => (done, Progress::Late),
+            Forwarded::Blocked(done, queue) => {
+                *wait = Some(queue);
+                (done, Progress::Blocked)
+            }
+        };
+        self.give_back(batch, done)?;
+        Ok(progress)
     }
 
     /// Takes a batch of frames from the ring and looks at them. Returns whether there were any; if
@@ -382,7 +382,10 @@ impl<'a> Turn<'a> {
             };
             let parts = match self.look(batch, frame) {
                 Err(_) => {
-                    self.renew()?;
+                    if let Err(reason) = self.renew() {
+                        self.put_back(batch, 0)?;
+                        return Err(reason);
+                    }
                     self.look(batch, frame)?
                 }
                 Ok(parts) => parts,
@@ -485,195 +488,48 @@ impl<'a> Turn<'a> {
         }))
     }
 
-    /// Hands the frames of a batch over, and returns how many it is done with. If that is not all
-    /// of them, the receiver of the first one left has no buffers, and the worker will be queued
-    /// when it has.
-    fn forward(&mut self, tools: &mut Tools) -> Result<usize, Reason> {
-        let Tools {
-            batch,
-            scratch,
-            wait,
-        } = tools;
-        let mut at = 0;
-        while let Some(frame) = batch.from(at).first() {
-            let Some(parts) = frame.parts else {
-                self.tally.errors += 1;
-                at += 1;
-                continue;
-            };
-            self.learn(&parts.addresses);
-            let Some(slot) = self.resolve(&parts.addresses) else {
-                self.flood(batch, at, scratch)?;
-                at += 1;
-                continue;
-            };
-            let Some(target) = self.targets.get_mut(slot).and_then(|t| t.as_mut()) else {
-                return Ok(at);
-            };
-
-            // A run of frames that go the same way.
-            let run = batch.from(at).iter().take_while(|f| {
-                f.parts.is_some_and(|p| {
-                    target.is_for(&p.addresses) && p.addresses.from == parts.addresses.from
-                })
-            });
-            let count = run.count();
-            let Some(port) = target.port().cloned() else {
-                self.tally.drops += count as u64;
-                at += count;
-                continue;
-            };
-
-            let patient = match &self.waited {
-                Some(wait) => {
-                    wait.port.number() != port.number()
-                        || wait.queue != target.index()
-                        || wait.since.elapsed() < PATIENCE
-                }
-                None => true,
-            };
-            if !patient {
-                if let Some(queue) = port.queue(target.index()) {
-                    queue.set_stalled(true);
-                }
+    /// Gives the buffers of the first `done` frames back to the driver, and the others to the ring.
+    fn give_back(&mut self, batch: &Batch, done: usize) -> Result<(), Reason> {
+        if done < batch.frames.len() {
+            self.put_back(batch, done)?;
+        }
+        let frames = batch.frames.get(..done).unwrap_or(&[]);
+        let mut given = 0;
+        if let Err(reason) = self.give(frames, batch.epoch, &mut given) {
+            // The view may be older than what the driver mapped just now.
+            if self.renew().is_err() {
+                return Err(reason);
             }
-            let waiter = match self.work.handle.as_ref() {
-                Some(handle) if patient => Some((self.work.key(), handle)),
-                _ => None,
-            };
-            let outcome = target.hand_over(
-                &mut self.views,
-                &self.work.port,
-                batch,
-                at..at + count,
-                waiter,
-                scratch,
-                &mut self.tally,
-            )?;
-            match outcome {
-                Outcome::Done(n) => {
-                    at += n;
-                    self.waited = None;
-                    // It may have begun to wait and then found what it needs.
-                    if let Some(queue) = port.queue(target.index()) {
-                        queue.forget_waiter(self.work.key());
-                    }
-                }
-                Outcome::Blocked(n) => {
-                    at += n;
-                    let since = match self.waited.take() {
-                        Some(wait)
-                            if n == 0
-                                && wait.port.number() == port.number()
-                                && wait.queue == target.index() =>
-                        {
-                            wait.since
-                        }
-                        _ => Instant::now(),
-                    };
-                    *wait = Some(Wait {
-                        port,
-                        queue: target.index(),
-                        since,
-                    });
-                    return Ok(at);
-                }
-            }
-        }
-        Ok(at)
-    }
-
-    fn learn(&mut self, addresses: &Addresses) {
-        let station = (addresses.from, addresses.domain());
-        if self.learned != Some(station) {
-            self.learned = Some(station);
-            self.work
-                .switch
-                .learn(addresses, self.work.port.number(), self.now);
-        }
-    }
-
-    /// Finds the target of a frame among those of this turn, or with the switch. Returns its place,
-    /// or `None` if the frame is to be flooded.
-    fn resolve(&mut self, addresses: &Addresses) -> Option<usize> {
-        let known = |t: &Option<Target>| t.as_ref().is_some_and(|t| t.is_for(addresses));
-        if let Some(at) = self.targets.iter().position(known) {
-            return Some(at);
-        }
-        let port = match self
-            .work
-            .switch
-            .way(addresses, self.work.port.number(), self.now)
-        {
-            Way::Flood => return None,
-            Way::Back => None,
-            Way::To(port) => Some(port).filter(|port| port.accepts(addresses)),
-        };
-        let at = self.next_target;
-        self.next_target = (at + 1) % TARGETS;
-        let target = Target::new(addresses, port, self.spread()).ok()?;
-        *self.targets.get_mut(at)? = Some(target);
-        Some(at)
-    }
-
-    /// Chooses among a receiver's queues: frames of one transmit queue stay together, and those of
-    /// different ones are spread.
-    fn spread(&self) -> u32 {
-        self.work
-            .port
-            .number()
-            .wrapping_add(u32::from(self.work.pair))
-    }
-
-    /// Hands frame `at` to every other port that wants it and has a buffer.
-    fn flood(&mut self, batch: &Batch, at: usize, scratch: &mut Scratch) -> Result<(), Reason> {
-        let Some(parts) = batch.from(at).first().and_then(|f| f.parts) else {
-            return Ok(());
-        };
-        let own = self.work.port.number();
-        let mut sent = Tally::default();
-        let mut last = None;
-        while let Some(port) = self.work.switch.next_port(last) {
-            last = Some(port.number());
-            if port.number() == own || !port.accepts(&parts.addresses) {
-                continue;
-            }
-            let Ok(mut target) = Target::new(&parts.addresses, Some(port), self.spread()) else {
-                continue;
-            };
-            target.hand_over(
-                &mut self.views,
-                &self.work.port,
-                batch,
-                at..at + 1,
-                None,
-                scratch,
-                &mut sent,
-            )?;
-        }
-        // One frame went out, to however many.
-        if sent.packets > 0 {
-            self.tally.packets += 1;
-            self.tally.bytes += u64::from(parts.len);
-        } else {
-            self.tally.drops += 1;
+            self.give(frames, batch.epoch, &mut given)?;
         }
         Ok(())
     }
 
-    /// Gives the buffers of the first `done` frames back to the driver, and the others to the ring.
-    fn give_back(&self, batch: &Batch, done: usize) -> Result<(), Reason> {
+    /// Puts the frames from `at` on back into the ring.
+    fn put_back(&self, batch: &Batch, at: usize) -> Result<(), Reason> {
         let Some(queue) = self.work.port.queue(self.index) else {
             return Ok(());
         };
         let mut guard = queue.lock();
-        let Some(ring) = (*guard).as_mut().filter(|ring| ring.epoch() == batch.epoch) else {
+        if let Some(ring) = (*guard).as_mut().filter(|r| r.epoch() == batch.epoch) {
+            ring.unpop(batch.from(at).iter().map(|frame| frame.chain))?;
+        }
+        Ok(())
+    }
+
+    /// Gives the buffers of `frames` back to the driver, of which it has got `given` already.
+    fn give(&self, frames: &[Frame], epoch: u32, given: &mut usize) -> Result<(), Reason> {
+        let Some(queue) = self.work.port.queue(self.index) else {
+            return Ok(());
+        };
+        let mut guard = queue.lock();
+        let Some(ring) = (*guard).as_mut().filter(|ring| ring.epoch() == epoch) else {
             return Ok(());
         };
         let mem = self.views.rings();
-        ring.unpop(batch.from(done).iter().map(|frame| frame.chain))?;
-        for frame in batch.frames.iter().take(done) {
+        for frame in frames.iter().skip(*given) {
             ring.complete(mem, frame.chain, 0)?;
+            *given += 1;
         }
         let interrupt = queue.publish(ring, mem)?;
         drop(guard);
