@@ -16,8 +16,14 @@ pub(crate) const HEAD_LEN: usize = ETH_HLEN + VLAN_HLEN;
 /// tags. A chain may hold up to 4 GiB, and copying that would take longer than a stop may.
 pub(crate) const MAX_LEN: u32 = 65_535 + (ETH_HLEN + 2 * VLAN_HLEN) as u32;
 
-/// EtherTypes of a VLAN tag: customer (802.1Q) and service (802.1ad).
-const TAGS: [u16; 2] = [0x8100, 0x88a8];
+/// EtherType of a customer VLAN tag (802.1Q).
+const CUSTOMER_TAG: u16 = 0x8100;
+
+/// EtherType of a service VLAN tag (802.1ad).
+const SERVICE_TAG: u16 = 0x88a8;
+
+/// Added to a service VLAN's id to tell it from the customer VLAN of that id.
+const SERVICE: u16 = 0x1000;
 
 /// Where a frame comes from and goes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +34,8 @@ pub(crate) struct Addresses {
     pub(crate) from: Mac,
     /// VLAN id of the outermost tag; `None` for an untagged frame.
     pub(crate) vlan: Option<u16>,
+    /// Whether that tag is one of a service VLAN.
+    pub(crate) service: bool,
 }
 
 impl Addresses {
@@ -37,7 +45,8 @@ impl Addresses {
         let (to, rest) = head.split_first_chunk::<6>()?;
         let (from, rest) = rest.split_first_chunk::<6>()?;
         let (kind, rest) = rest.split_first_chunk::<2>()?;
-        let vlan = if TAGS.contains(&u16::from_be_bytes(*kind)) {
+        let kind = u16::from_be_bytes(*kind);
+        let vlan = if [CUSTOMER_TAG, SERVICE_TAG].contains(&kind) {
             let (tci, _) = rest.split_first_chunk::<2>()?;
             Some(u16::from_be_bytes(*tci) & 0x0fff)
         } else {
@@ -47,17 +56,24 @@ impl Addresses {
             to: *to,
             from: *from,
             vlan,
+            service: kind == SERVICE_TAG,
         })
     }
 
     /// The VLAN in which the switch forwards the frame: that of its tag, or 0.
     pub(crate) fn domain(&self) -> u16 {
-        self.vlan.unwrap_or(0)
+        let service = if self.service { SERVICE } else { 0 };
+        self.vlan.unwrap_or(0) | service
+    }
+
+    /// The customer VLAN of the outermost tag, if it is such a tag.
+    pub(crate) fn customer_vlan(&self) -> Option<u16> {
+        self.vlan.filter(|_| !self.service)
     }
 
     /// Whether another frame goes where this one goes.
     pub(crate) fn is_for_same(&self, other: &Self) -> bool {
-        self.to == other.to && self.vlan == other.vlan
+        self.to == other.to && self.vlan == other.vlan && self.service == other.service
     }
 
     /// Whether another frame comes from where this one comes from.
@@ -97,8 +113,12 @@ mod tests {
         let a = Addresses::parse(&head).unwrap();
         assert_eq!(a.vlan, Some(7));
         assert_eq!((a.domain(), a.header_len()), (7, HEAD_LEN));
+        assert_eq!(a.customer_vlan(), Some(7));
         head[12..14].copy_from_slice(&[0x88, 0xa8]);
-        assert_eq!(Addresses::parse(&head).unwrap().vlan, Some(7));
+        let b = Addresses::parse(&head).unwrap();
+        assert_eq!((b.vlan, b.customer_vlan()), (Some(7), None));
+        assert_ne!(a.domain(), b.domain());
+        assert!(a.is_for_same(&a) && !a.is_for_same(&b) && !a.is_from_same(&b));
     }
 
     #[test]

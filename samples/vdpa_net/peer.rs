@@ -126,6 +126,7 @@ mod tests {
             to: [2, 0, 0, 0, 0, 1],
             from: [2, 0, 0, 0, 0, 2],
             vlan: None,
+            service: false,
         }
     }
 

@@ -231,7 +231,7 @@ impl Port {
         let settings = self.settings.lock();
         settings
             .filter
-            .accepts(&settings.config.mac(), &frame.to, frame.vlan)
+            .accepts(&settings.config.mac(), &frame.to, frame.customer_vlan())
     }
 
     /// The port's own address, while its driver receives.

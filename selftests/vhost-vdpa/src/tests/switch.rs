@@ -4,7 +4,7 @@
 use super::{mac, Context, Tests};
 use crate::device::Device;
 use crate::ktap::{ensure, ensure_eq, Outcome, Stop};
-use crate::rig::{exchange, frame, Plan, Port};
+use crate::rig::{exchange, frame, Plan, Port, QUIET, TX};
 use crate::uapi::{self, NEEDS_RESET};
 
 pub(super) const TESTS: Tests = &[
@@ -12,6 +12,7 @@ pub(super) const TESTS: Tests = &[
     ("switch: another device's address as the source", spoofed),
     ("switch: one address on two devices", twins),
     ("switch: an address that changes", changed),
+    ("switch: VLAN tags and the filter for them", tags),
     ("switch: many frames to all", to_all),
     ("switch: nobody's address, and one who takes it", stranger),
 ];
@@ -55,7 +56,7 @@ fn spoofed(context: &Context) -> Outcome {
         let bytes = frame(mac(0), pretended, 100, 1);
         b.send(&bytes)?;
         b.drain()?;
-        while a.receive(crate::rig::QUIET)?.is_some() {}
+        while a.receive(QUIET)?.is_some() {}
         reaches(&mut a, mac(2), &mut c, &mut [&mut b])?;
         reaches(&mut c, mac(0), &mut a, &mut [&mut b])?;
     }
@@ -105,6 +106,40 @@ fn changed(context: &Context) -> Outcome {
     reaches(&mut a, other, &mut c, &mut [&mut b])
 }
 
+fn tags(context: &Context) -> Outcome {
+    let (_devices, [mut a]) = ports(context)?;
+    let device = context.device(1)?;
+    let plan = Plan {
+        features: uapi::NET_F_CTRL_VLAN,
+        ..Plan::MODERN
+    };
+    let mut b = Port::start(&device, plan)?;
+    let mut try_tag = |b: &mut Port, tag: [u8; 4], wanted: bool| -> Outcome {
+        let mut bytes = frame(mac(1), mac(0), 100, 1);
+        bytes.splice(12..12, tag);
+        a.send(&bytes)?;
+        let header = b.header();
+        let mut got = false;
+        while let Some(raw) = b.receive_raw(QUIET)? {
+            got |= raw[header..] == bytes;
+        }
+        ensure!(got == wanted, "tag {tag:02x?}: received is {got}");
+        a.drain()
+    };
+    let customer = [0x81, 0x00, 0x00, 0x07];
+    let service = [0x88, 0xa8, 0x00, 0x07];
+    // A promiscuous driver adds no VLANs and gets them all.
+    try_tag(&mut b, customer, true)?;
+    b.filter()?;
+    try_tag(&mut b, customer, false)?;
+    try_tag(&mut b, [0x81, 0x00, 0xe0, 0x00], true)?;
+    // The driver has no way to add service VLANs.
+    try_tag(&mut b, service, true)?;
+    // VIRTIO_NET_CTRL_VLAN_ADD
+    ensure_eq!(b.control(2, 0, &[&7u16.to_le_bytes()])?, 0);
+    try_tag(&mut b, customer, true)
+}
+
 fn to_all(context: &Context) -> Outcome {
     let (_devices, [mut a, mut b, mut c]) = ports(context)?;
     let header = vec![0; a.header()];
@@ -124,7 +159,7 @@ fn to_all(context: &Context) -> Outcome {
         for bytes in &frames {
             a.queue_frame(&header, bytes)?;
         }
-        a.queues[crate::rig::TX].publish()?;
+        a.queues[TX].publish()?;
         for bytes in &frames {
             b.expect(bytes)?;
             c.expect(bytes)?;
@@ -150,9 +185,9 @@ fn stranger(context: &Context) -> Outcome {
             let bytes = frame([2, 9, 9, 9, 9, 9], mac(0), 100, number);
             a.queue_frame(&header, &bytes)?;
         }
-        a.queues[crate::rig::TX].publish()?;
+        a.queues[TX].publish()?;
         let mut count = 0;
-        while b.receive(crate::rig::QUIET)?.is_some() {
+        while b.receive(QUIET)?.is_some() {
             count += 1;
         }
         a.drain()?;
