@@ -38,12 +38,13 @@ const BATCH: usize = 32;
 const BUFFERS: u64 = 64 << 10;
 /// IO virtual address of the first queue.
 const BASE: u64 = 0x100_0000;
-/// Features any driver here takes if they are offered.
+/// Features any driver here takes if they are offered.  Merged receive buffers
+/// are taken for large frames only: they are more work for the driver, which
+/// is to be the same on either device.
 const USUAL: u64 = uapi::F_VERSION_1
     | uapi::F_ACCESS_PLATFORM
     | uapi::F_EVENT_IDX
     | uapi::NET_F_MAC
-    | uapi::NET_F_MRG_RXBUF
     | uapi::NET_F_CTRL_VQ;
 
 impl Job {
@@ -99,7 +100,8 @@ impl Port {
             wanted |= uapi::NET_F_CSUM
                 | uapi::NET_F_GUEST_CSUM
                 | uapi::NET_F_HOST_TSO4
-                | uapi::NET_F_GUEST_TSO4;
+                | uapi::NET_F_GUEST_TSO4
+                | uapi::NET_F_MRG_RXBUF;
             ensure!(wanted & !offered == 0, "the device takes no large frames");
         }
         let features = wanted & offered;
