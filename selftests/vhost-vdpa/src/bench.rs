@@ -6,12 +6,16 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use driver::{Buffer, Options, Region, Ring, Shape};
+use driver::{Buffer, Options, Region, Shape};
 
 use crate::device::{Device, Event, Vhost};
 use crate::ktap::{ensure, Stop};
 use crate::rig::{frame, FRAME};
 use crate::uapi::{self, VringAddr};
+
+mod ring;
+
+use ring::Ring;
 
 /// What is measured.
 pub(crate) struct Job {
@@ -72,13 +76,16 @@ impl Job {
     }
 }
 
-/// One virtqueue.
+/// One virtqueue for frames.
 struct Queue {
     ring: Ring,
     region: Region,
     kick: Event,
     call: Event,
+    /// Bytes of each buffer.
     buffers: u64,
+    /// How many buffers there are.
+    count: u16,
 }
 
 /// A started device.
@@ -116,98 +123,95 @@ impl Port {
             "FEATURES_OK was refused"
         );
 
-        let control = vhost.queues()? - 1;
         let mut port = Port {
             vhost,
             queues: Vec::new(),
             merged,
         };
-        for index in (0..2 * u32::from(job.pairs)).chain([control]) {
+        for index in 0..2 * u32::from(job.pairs) {
             let queue = port.queue(job, index, features)?;
             port.queues.push(queue);
         }
+        let control = port.control()?;
         port.vhost.add_status(uapi::DRIVER_OK)?;
         if job.pairs > 1 {
-            port.use_pairs(job.pairs)?;
+            control.use_pairs(job.pairs)?;
         }
         Ok(port)
     }
 
     /// Makes and enables virtqueue `index`, in memory of its own.
     fn queue(&self, job: &Job, index: u32, features: u64) -> Result<Queue, Stop> {
-        let buffers = match index % 2 == 0 {
-            true if self.merged => MERGED,
-            _ => (job.size as u64 + HEADER as u64).max(PLAIN),
+        let receives = index % 2 == 0;
+        let frame = (job.size + HEADER) as u64;
+        let (buffers, len) = match receives {
+            true if self.merged => (MERGED, MERGED),
+            true => (frame.max(PLAIN), frame.max(PLAIN)),
+            false => (frame.max(PLAIN), frame),
         };
         // A large frame takes much memory; few of them fill any device.
-        let count = if buffers > MERGED {
-            64
-        } else {
-            u64::from(ENTRIES)
-        };
-        let bytes = BUFFERS + count * buffers;
+        let count = if buffers > MERGED { 64 } else { ENTRIES };
+        let region = self.memory(index, BUFFERS + u64::from(count) * buffers)?;
+        let first = region.base() + BUFFERS;
+        let ring = Ring::new(
+            &region,
+            ENTRIES,
+            features & uapi::F_EVENT_IDX != 0,
+            receives,
+            (0..u64::from(count)).map(|number| (first + number * buffers, len as u32)),
+        );
+        let (kick, call) = self.enable(index, ring.desc, ring.driver, ring.device)?;
+        Ok(Queue {
+            ring,
+            region,
+            kick,
+            call,
+            buffers,
+            count,
+        })
+    }
+
+    /// Makes and enables the control queue.
+    fn control(&self) -> Result<Control, Stop> {
+        let index = self.vhost.queues()? - 1;
+        let region = self.memory(index, BUFFERS + PLAIN)?;
+        let ring = driver::Ring::new(&region, region.base(), ENTRIES, Options::default());
+        let layout = ring.layout();
+        let (kick, call) = self.enable(index, layout.desc, layout.driver, layout.device)?;
+        Ok(Control {
+            ring,
+            region,
+            kick,
+            call,
+        })
+    }
+
+    /// Maps memory for queue `index`.
+    fn memory(&self, index: u32, bytes: u64) -> Result<Region, Stop> {
         let at = BASE + u64::from(index) * (64 << 20);
         let region = Region::new(at, bytes as usize);
         self.vhost
             .map(0, at, region.len() as u64, region.as_ptr() as u64, uapi::RW)?;
-        let options = Options {
-            event_index: features & uapi::F_EVENT_IDX != 0,
-            ..Options::default()
-        };
-        let ring = Ring::new(&region, at, ENTRIES, options);
-        let queue = Queue {
-            ring,
-            region,
-            kick: Event::new()?,
-            call: Event::new()?,
-            buffers,
-        };
-        let layout = queue.ring.layout();
-        self.vhost
-            .vring(uapi::SET_VRING_NUM, index, u32::from(ENTRIES))?;
-        self.vhost.vring(uapi::SET_VRING_BASE, index, 0)?;
-        self.vhost.set_vring_addr(VringAddr {
-            index,
-            desc: layout.desc,
-            avail: layout.driver,
-            used: layout.device,
-            ..VringAddr::default()
-        })?;
-        self.vhost
-            .vring_file(uapi::SET_VRING_KICK, index, queue.kick.fd())?;
-        self.vhost
-            .vring_file(uapi::SET_VRING_CALL, index, queue.call.fd())?;
-        self.vhost.vring(uapi::SET_VRING_ENABLE, index, 1)?;
-        Ok(queue)
+        Ok(region)
     }
 
-    /// The control command that sets the number of queue pairs.
-    fn use_pairs(&mut self, pairs: u16) -> Result<(), Stop> {
-        let Some(mut control) = self.queues.pop() else {
-            return Err(Stop::Fail("no control queue".into()));
-        };
-        let at = control.region.base() + BUFFERS;
-        let [low, high] = pairs.to_le_bytes();
-        control.region.write(at, &[4, 0, low, high, 0xff]);
-        let command = [Buffer { addr: at, len: 4 }];
-        let answer = [Buffer {
-            addr: at + 4,
-            len: 1,
-        }];
-        control.ring.add(&command, &answer, Shape::Direct, 0)?;
-        if control.ring.publish() {
-            control.kick.signal()?;
-        }
-        ensure!(
-            control.wait(Duration::from_secs(10))?,
-            "no answer to a control command"
-        );
-        ensure!(
-            control.region.get(at + 4, 1) == [0],
-            "the device refuses {pairs} queue pairs"
-        );
-        self.queues.push(control);
-        Ok(())
+    /// Sets queue `index` up and enables it; its kick and call.
+    fn enable(&self, index: u32, desc: u64, avail: u64, used: u64) -> Result<(Event, Event), Stop> {
+        let (kick, call) = (Event::new()?, Event::new()?);
+        let vhost = &self.vhost;
+        vhost.vring(uapi::SET_VRING_NUM, index, u32::from(ENTRIES))?;
+        vhost.vring(uapi::SET_VRING_BASE, index, 0)?;
+        vhost.set_vring_addr(VringAddr {
+            index,
+            desc,
+            avail,
+            used,
+            ..VringAddr::default()
+        })?;
+        vhost.vring_file(uapi::SET_VRING_KICK, index, kick.fd())?;
+        vhost.vring_file(uapi::SET_VRING_CALL, index, call.fd())?;
+        vhost.vring(uapi::SET_VRING_ENABLE, index, 1)?;
+        Ok((kick, call))
     }
 
     fn mac(&self) -> Result<[u8; 6], Stop> {
@@ -216,13 +220,49 @@ impl Port {
     }
 }
 
+/// The control queue.
+struct Control {
+    ring: driver::Ring,
+    region: Region,
+    kick: Event,
+    call: Event,
+}
+
+impl Control {
+    /// The command that sets the number of queue pairs.
+    fn use_pairs(mut self, pairs: u16) -> Result<(), Stop> {
+        let at = self.region.base() + BUFFERS;
+        let [low, high] = pairs.to_le_bytes();
+        self.region.write(at, &[4, 0, low, high, 0xff]);
+        let command = [Buffer { addr: at, len: 4 }];
+        let answer = [Buffer {
+            addr: at + 4,
+            len: 1,
+        }];
+        self.ring.add(&command, &answer, Shape::Direct, 0)?;
+        self.ring.enable_interrupts(1);
+        if self.ring.publish() {
+            self.kick.signal()?;
+        }
+        ensure!(
+            self.call.wait(Duration::from_secs(10)),
+            "no answer to a control command"
+        );
+        ensure!(
+            self.region.get(at + 4, 1) == [0],
+            "the device refuses {pairs} queue pairs"
+        );
+        Ok(())
+    }
+}
+
 impl Queue {
     /// Waits until the device has used something.
-    fn wait(&mut self, patience: Duration) -> Result<bool, Stop> {
-        if self.ring.enable_interrupts(1) {
-            return Ok(true);
+    fn wait(&mut self, patience: Duration) {
+        if !self.ring.enable_interrupts() {
+            self.call.wait(patience);
         }
-        Ok(self.call.wait(patience) || self.ring.enable_interrupts(1))
+        self.ring.disable_interrupts();
     }
 
     fn publish(&mut self) -> Result<(), Stop> {
@@ -232,56 +272,39 @@ impl Queue {
         Ok(())
     }
 
-    fn buffer(&self, number: u64) -> u64 {
-        self.region.base() + BUFFERS + number * self.buffers
-    }
-
-    /// How many buffers there are.
-    fn count(&self) -> u64 {
-        (self.region.end() - self.buffer(0)) / self.buffers
+    fn buffer(&self, id: u16) -> u64 {
+        self.region.base() + BUFFERS + u64::from(id) * self.buffers
     }
 
     /// Receives until told to stop, counting frames.
     fn receive(&mut self, merged: bool, frames: &AtomicU64, stop: &AtomicBool) -> Result<(), Stop> {
-        let length = self.buffers as u32;
-        for number in 0..self.count().min(u64::from(ENTRIES)) {
-            let addr = self.buffer(number);
-            self.ring
-                .add(&[], &[Buffer { addr, len: length }], Shape::Direct, addr)?;
-        }
+        (0..self.count).for_each(|id| self.ring.add(id));
         self.publish()?;
         // Buffers of the frame under way that are still to come.
         let mut more = 0;
         while !stop.load(Ordering::Relaxed) {
             let mut taken = 0;
             let mut done = 0;
-            while let Some(used) = self.ring.used()? {
+            while taken < BATCH {
+                let Some(id) = self.ring.used() else { break };
+                ensure!(id < self.count, "buffer {id} was used");
                 if more == 0 {
+                    more = 1;
                     if merged {
-                        more = u16::from_le_bytes([
-                            self.region.get(used.token + 10, 1)[0],
-                            self.region.get(used.token + 11, 1)[0],
-                        ]);
+                        more = u16::from_le(self.region.load_u16(self.buffer(id) + 10));
                         ensure!(more > 0, "num_buffers is 0");
-                    } else {
-                        more = 1;
                     }
                     done += 1;
                 }
                 more -= 1;
-                let addr = used.token;
-                self.ring
-                    .add(&[], &[Buffer { addr, len: length }], Shape::Direct, addr)?;
+                self.ring.add(id);
                 taken += 1;
-                if taken == BATCH {
-                    break;
-                }
             }
             frames.fetch_add(done, Ordering::Relaxed);
             if taken > 0 {
                 self.publish()?;
             } else {
-                self.wait(Duration::from_millis(100))?;
+                self.wait(Duration::from_millis(100));
             }
         }
         Ok(())
@@ -289,24 +312,21 @@ impl Queue {
 
     /// Sends the same frame until told to stop.
     fn send(&mut self, bytes: &[u8], stop: &AtomicBool) -> Result<(), Stop> {
-        let mut free = Vec::new();
-        for number in 0..self.count() {
-            self.region.write(self.buffer(number), bytes);
-            free.push(self.buffer(number));
+        let mut free: Vec<u16> = (0..self.count).collect();
+        for &id in &free {
+            self.region.write(self.buffer(id), bytes);
         }
-        let len = bytes.len() as u32;
         while !stop.load(Ordering::Relaxed) {
-            while let Some(used) = self.ring.used()? {
-                free.push(used.token);
+            while let Some(id) = self.ring.used() {
+                free.push(id);
             }
             for _ in 0..BATCH {
-                let Some(addr) = free.pop() else { break };
-                self.ring
-                    .add(&[Buffer { addr, len }], &[], Shape::Direct, addr)?;
+                let Some(id) = free.pop() else { break };
+                self.ring.add(id);
             }
             self.publish()?;
             if free.is_empty() {
-                self.wait(Duration::from_millis(100))?;
+                self.wait(Duration::from_millis(100));
             }
         }
         Ok(())
@@ -367,10 +387,9 @@ pub(crate) fn run(mgmtdev: &str, job: &Job) -> Result<(), Stop> {
 
     let (frames, stop) = (AtomicU64::new(0), AtomicBool::new(false));
     let merged = to.as_ref().unwrap_or(&from).merged;
-    let count = 2 * usize::from(job.pairs);
     // Even queues receive, odd ones send.
     let (mut receivers, mut senders) = (Vec::new(), Vec::new());
-    for (index, queue) in from.queues[..count].iter_mut().enumerate() {
+    for (index, queue) in from.queues.iter_mut().enumerate() {
         match index % 2 {
             0 if job.loopback => receivers.push(queue),
             0 => {}
@@ -378,7 +397,7 @@ pub(crate) fn run(mgmtdev: &str, job: &Job) -> Result<(), Stop> {
         }
     }
     if let Some(port) = &mut to {
-        receivers.extend(port.queues[..count].iter_mut().step_by(2));
+        receivers.extend(port.queues.iter_mut().step_by(2));
     }
     let (moved, elapsed) = thread::scope(|scope| {
         let (frames, stop) = (&frames, &stop);
