@@ -194,6 +194,7 @@ def stop_and_continue(mgmtdev):
                         guest.monitor.command("cont")
                         guest.monitor.wait("RESUME")
                         guest.run("true")
+                        stream.pings.wait()
                     line, (sent, received, outages) = stream.finish(guest)
                 ktap.say(f"{card}: {line}; {received} of {sent} pings answered")
                 # Nobody answers for a guest that is stopped; TCP asks again.

@@ -3,6 +3,7 @@
 
 import re
 import signal
+import threading
 
 import qemu
 import vdpa
@@ -121,34 +122,47 @@ class Pings:
         self.port = port
         self.context = None
         self.ping = None
+        self.reader = None
         self.output = ""
+        self.answer = threading.Event()
 
     def __enter__(self):
         self.context = self.port.namespace.background("ping", "-n", "-i", INTERVAL, "-O", GUEST)
         self.ping = self.context.__enter__()
-        # It runs once an answer is there.
-        for line in self.ping.stdout:
-            self.output += line
-            if "bytes from" in line:
-                break
+        self.reader = threading.Thread(target=self._read)
+        self.reader.start()
+        self.wait()
         return self
 
     def __exit__(self, *_):
+        self.ping.kill()
+        self.reader.join()
         self.context.__exit__(None, None, None)
 
-    def finish(self):
-        """Ends them; (sent, received, outages).
+    def _read(self):
+        """Reads as it comes: a pipe that nobody reads stops ping."""
+        for line in self.ping.stdout:
+            self.output += line
+            if "bytes from" in line:
+                self.answer.set()
 
-        An outage is a row of pings without an answer.  The last ping is not
-        counted: its answer may have been on its way.
+    def wait(self):
+        """Waits for the next answer."""
+        self.answer.clear()
+        assert self.answer.wait(60), f"no ping is answered any more\n{self.output[-1000:]}"
+
+    def finish(self):
+        """Ends them after another answer; (sent, received, outages).
+
+        An outage is a row of pings without an answer.
         """
+        self.wait()
         self.ping.send_signal(signal.SIGINT)
-        self.output += self.ping.communicate(timeout=20)[0]
+        self.reader.join()
         sent, received = counts(self.output)
-        answered = {int(number) for number in
-                    re.findall(r"bytes from .*icmp_seq=(\d+)", self.output)}
-        lost = [number for number in range(1, sent) if number not in answered]
-        outages = sum(number - 1 not in lost for number in lost)
+        answered = sorted({int(number) for number in
+                           re.findall(r"bytes from .*icmp_seq=(\d+)", self.output)})
+        outages = sum(after - before > 1 for before, after in zip(answered, answered[1:]))
         return sent, received, outages
 
 

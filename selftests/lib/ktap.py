@@ -13,9 +13,16 @@ import traceback
 
 EXIT_SKIP = 4
 
+# How often a test is begun at most; see Again.
+ATTEMPTS = 3
+
 
 class Skip(Exception):
     """The test cannot run here; the text says why."""
+
+
+class Again(Exception):
+    """What the test runs on failed, not what it tests: it is to be run again."""
 
 
 class Timeout(BaseException):
@@ -49,6 +56,26 @@ class Suite:
 
         return add
 
+    @staticmethod
+    def _attempt(function, arguments, timeout):
+        """Runs a test once; the result and a note."""
+        signal.alarm(timeout)
+        try:
+            function(*arguments)
+            return "pass", ""
+        except Skip as reason:
+            return "skip", f" # SKIP {reason}"
+        except Again as reason:
+            return "again", str(reason)
+        except Timeout:
+            say(traceback.format_exc())
+            say(f"took longer than {timeout} s")
+        except Exception:  # pylint: disable=broad-except
+            say(traceback.format_exc())
+        finally:
+            signal.alarm(0)
+        return "fail", ""
+
     def run(self, *arguments, only=()):
         """Runs the tests whose title holds one of `only` (all, if empty).
 
@@ -65,22 +92,13 @@ class Suite:
         signal.signal(signal.SIGALRM, _alarm)
         for number, (title, function, timeout) in enumerate(tests, 1):
             start = time.monotonic()
-            note = ""
-            signal.alarm(timeout)
-            try:
-                function(*arguments)
-                result = "pass"
-            except Skip as reason:
-                result, note = "skip", f" # SKIP {reason}"
-            except Timeout:
+            for _ in range(ATTEMPTS):
+                result, note = self._attempt(function, arguments, timeout)
+                if result != "again":
+                    break
+                say(f"this says nothing, so once more: {note}")
+            else:
                 result, note = "fail", ""
-                say(traceback.format_exc())
-                say(f"took longer than {timeout} s")
-            except Exception:  # pylint: disable=broad-except
-                result, note = "fail", ""
-                say(traceback.format_exc())
-            finally:
-                signal.alarm(0)
             counts[result] += 1
             word = "not ok" if result == "fail" else "ok"
             say(f"{time.monotonic() - start:.1f} s")

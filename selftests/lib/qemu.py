@@ -10,6 +10,8 @@ import subprocess
 import tempfile
 import time
 
+import ktap
+
 CHECKOUT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BUILD = os.environ.get("SELFTESTS_BUILD", os.path.join(CHECKOUT, "build", "selftests"))
 TOOL = os.path.join(BUILD, "guest-tool")
@@ -204,7 +206,22 @@ class Guest:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
+        error = self.kvm_error()
         shutil.rmtree(self.folder, ignore_errors=True)
+        if error:
+            raise ktap.Again(error)
+
+    def kvm_error(self):
+        """What QEMU said of an error in KVM itself.
+
+        Emulated processors are seen to fail it now and then, where an
+        interrupt meets a write to the card's doorbell.
+        """
+        try:
+            with open(f"{self.folder}/qemu.log", errors="replace", encoding="utf-8") as file:
+                return next((line.strip() for line in file if "KVM internal error" in line), "")
+        except FileNotFoundError:
+            return ""
 
     def log(self):
         """What QEMU and the guest's kernel said last."""
