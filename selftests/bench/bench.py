@@ -23,6 +23,7 @@ sys.path.insert(0, os.path.join(HERE, "..", "lib"))
 sys.path.insert(0, os.path.join(HERE, "..", "guest"))
 
 # pylint: disable=wrong-import-position
+import ktap
 import qemu
 import traffic
 import vdpa
@@ -183,11 +184,11 @@ def main():
             report.pair("port-to-port", size, pairs, middle(ours), middle(peer))
     if options.no_guests:
         return
-    peer = guest_rates(PEER, 1, options)
+    peer = ktap.until_it_counts(guest_rates, PEER, 1, options)
     for pairs in PAIRS:
         attributes = {"max_vqp": pairs} if pairs > 1 else {}
         with traffic.HostPort(OURS, **attributes) as port:
-            ours = guest_rates(OURS, pairs, options, HostEnd(port))
+            ours = ktap.until_it_counts(guest_rates, OURS, pairs, options, HostEnd(port))
         for size in SIZES:
             report.pair("guest-to-host", size, pairs, ours[size], peer[size])
 

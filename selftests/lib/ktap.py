@@ -35,6 +35,21 @@ def say(text):
         print(f"# {line}", flush=True)
 
 
+def until_it_counts(function, *values):
+    """What `function` returns, called again as long as it raises Again.
+
+    The last Again is passed on.
+    """
+    for left in reversed(range(ATTEMPTS)):
+        try:
+            return function(*values)
+        except Again as reason:
+            if not left:
+                raise
+            say(f"this says nothing, so once more: {reason}")
+    return None
+
+
 def _alarm(_signal, _frame):
     raise Timeout()
 
@@ -57,16 +72,16 @@ class Suite:
         return add
 
     @staticmethod
-    def _attempt(function, arguments, timeout):
-        """Runs a test once; the result and a note."""
+    def _attempt(function, values, timeout):
+        """Runs a test once; the result and a note.  Raises Again."""
         signal.alarm(timeout)
         try:
-            function(*arguments)
+            function(*values)
             return "pass", ""
         except Skip as reason:
             return "skip", f" # SKIP {reason}"
-        except Again as reason:
-            return "again", str(reason)
+        except Again:
+            raise
         except Timeout:
             say(traceback.format_exc())
             say(f"took longer than {timeout} s")
@@ -76,7 +91,7 @@ class Suite:
             signal.alarm(0)
         return "fail", ""
 
-    def run(self, *arguments, only=()):
+    def run(self, *values, only=()):
         """Runs the tests whose title holds one of `only` (all, if empty).
 
         Returns the exit status of a kselftest.
@@ -92,13 +107,11 @@ class Suite:
         signal.signal(signal.SIGALRM, _alarm)
         for number, (title, function, timeout) in enumerate(tests, 1):
             start = time.monotonic()
-            for _ in range(ATTEMPTS):
-                result, note = self._attempt(function, arguments, timeout)
-                if result != "again":
-                    break
-                say(f"this says nothing, so once more: {note}")
-            else:
+            try:
+                result, note = until_it_counts(self._attempt, function, values, timeout)
+            except Again as reason:
                 result, note = "fail", ""
+                say(reason)
             counts[result] += 1
             word = "not ok" if result == "fail" else "ok"
             say(f"{time.monotonic() - start:.1f} s")
