@@ -24,15 +24,14 @@ use kernel::{
     page::PAGE_SIZE,
     prelude::*,
     sync::{
-        atomic::{
-            Atomic,
-            Relaxed, //
-        },
         Arc,
-        ArcBorrow, //
+        ArcBorrow,
+        SetOnce, //
     },
     types::Opaque, //
 };
+
+use vdpa_bindings::vdpa_notification_area;
 
 use crate::{
     callback::Callbacks,
@@ -110,10 +109,18 @@ impl Setup {
 struct Parts<T> {
     data: Arc<T>,
     setup: Setup,
-    /// What the data said of it once, found good. 0 before.
-    vq_align: Atomic<u32>,
+    /// Set before it is registered.
+    answers: SetOnce<Answers>,
     /// Dropped last: the management device waits for it.
     _alive: Counted,
+}
+
+/// What the data said of a device when they were asked once.
+struct Answers {
+    /// The alignment of rings, found good.
+    vq_align: u32,
+    /// The doorbell of each virtqueue, if there are any.
+    notifications: KVec<vdpa_notification_area>,
 }
 
 /// A device on the vDPA bus, and the data of its driver.
@@ -177,7 +184,21 @@ impl<T: Operations> Device<T> {
     /// The alignment of rings in bytes, of a registered device: a power of two, and no more than a
     /// page.
     pub(crate) fn vq_align(&self) -> u32 {
-        self.parts().vq_align.load(Relaxed)
+        self.parts()
+            .answers
+            .as_ref()
+            .map_or(0, |answers| answers.vq_align)
+    }
+
+    /// The doorbell of a virtqueue, of a registered device: the same whenever it is asked for.
+    pub(crate) fn notification(&self, index: u16) -> vdpa_notification_area {
+        let answers = self.parts().answers.as_ref();
+        answers
+            .and_then(|answers| answers.notifications.get(usize::from(index)))
+            .map_or_else(Default::default, |area| vdpa_notification_area {
+                addr: area.addr,
+                size: area.size,
+            })
     }
 
     fn parts(&self) -> &Parts<T> {
@@ -258,7 +279,7 @@ impl<T: Operations> Unregistered<T> {
             Parts {
                 data,
                 setup,
-                vq_align: Atomic::new(0),
+                answers: SetOnce::new(),
                 _alive: alive,
             },
             GFP_KERNEL,
@@ -303,6 +324,38 @@ impl<T: Operations> Unregistered<T> {
         Ok(Self(NonNull::new(this).ok_or(ENOMEM)?))
     }
 
+    /// Asks the data what is not to change.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if rings cannot be aligned as the device wants it, and `ENOMEM`.
+    fn ask(&self) -> Result<Answers> {
+        // Kernel drivers lay out their rings with this and do not check: a number that is no power
+        // of two, or more than what their memory is aligned to, puts parts of a ring outside of it.
+        let vq_align = T::get_vq_align(self);
+        if !vq_align.is_power_of_two() || vq_align as usize > PAGE_SIZE {
+            pr_err!("rings cannot be aligned to {} bytes\n", vq_align);
+            return Err(EINVAL);
+        }
+
+        // vhost-vdpa checks what it is told when a user maps a doorbell, asks again when he first
+        // writes to it, and maps what it is told then unchecked. By its type an area lasts as long
+        // as the reference that it was asked for with, and the driver cannot tell how long that is:
+        // it lasts as long as any, so until the data are dropped.
+        let mut notifications = KVec::new();
+        if T::HAS_GET_VQ_NOTIFICATION {
+            for index in 0..self.queues() {
+                let area = T::get_vq_notification(self, index);
+                let (addr, size) = (area.addr(), area.size());
+                notifications.push(vdpa_notification_area { addr, size }, GFP_KERNEL)?;
+            }
+        }
+        Ok(Answers {
+            vq_align,
+            notifications,
+        })
+    }
+
     /// Registers the device for the management device `mdev`.
     ///
     /// The reference passes to the bus, until [`Self::unregister`] takes it back; on an error, it
@@ -310,8 +363,7 @@ impl<T: Operations> Unregistered<T> {
     ///
     /// # Errors
     ///
-    /// `EINVAL` if rings cannot be aligned as the device wants it, and what C reports: `EEXIST` if
-    /// the name is taken.
+    /// Those of [`Self::ask`], and what C reports: `EEXIST` if the name is taken.
     ///
     /// # Safety
     ///
@@ -321,14 +373,10 @@ impl<T: Operations> Unregistered<T> {
         self,
         mdev: *mut vdpa_bindings::vdpa_mgmt_dev,
     ) -> Result<&'a Device<T>, (Self, Error)> {
-        // Kernel drivers lay out their rings with this and do not check: a number that is no power
-        // of two, or more than what their memory is aligned to, puts parts of a ring outside of it.
-        let align = T::get_vq_align(&self);
-        if !align.is_power_of_two() || align as usize > PAGE_SIZE {
-            pr_err!("rings cannot be aligned to {} bytes\n", align);
-            return Err((self, EINVAL));
-        }
-        self.parts().vq_align.store(align, Relaxed);
+        match self.ask() {
+            Ok(answers) => self.parts().answers.populate(answers),
+            Err(error) => return Err((self, error)),
+        };
 
         let vdpa = self.as_raw();
         let queues = u32::from(self.queues());

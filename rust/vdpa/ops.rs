@@ -172,6 +172,9 @@ pub trait Operations: Send + Sync + Sized + 'static {
     }
 
     /// The page of a virtqueue's doorbell.
+    ///
+    /// Called once for each virtqueue, before the device is registered. A user may have the page
+    /// mapped for as long as it is.
     fn get_vq_notification(_dev: &Device<Self>, _index: u16) -> NotificationArea<'_> {
         build_error!(VTABLE_DEFAULT_ERROR)
     }

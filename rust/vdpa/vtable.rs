@@ -334,13 +334,9 @@ impl<T: Operations> VTable<T> {
         index: u16,
     ) -> vdpa_notification_area {
         // SAFETY: By the type's contract with C.
-        let area = unsafe { queue::<T>(vdpa, index) }
-            .map(|dev| T::get_vq_notification(dev, index))
-            .unwrap_or_default();
-        vdpa_notification_area {
-            addr: area.addr(),
-            size: area.size(),
-        }
+        unsafe { queue::<T>(vdpa, index) }
+            .map(|dev| dev.notification(index))
+            .unwrap_or_default()
     }
 
     /// # Safety

@@ -63,8 +63,9 @@ impl Operations for Whole {
     }
 
     fn get_vq_notification(dev: &Device<Self>, index: u16) -> NotificationArea<'_> {
-        // The last virtqueue has no doorbell.
-        if index + 1 < QUEUES {
+        // The last virtqueue has no doorbell. The others have one for who asks first only: it is
+        // the crate that asks, and keeps the answer.
+        if index + 1 < QUEUES && !dev.notes.asked(index) {
             dev.notes.doorbell.area()
         } else {
             NotificationArea::default()

@@ -63,6 +63,8 @@ pub(crate) struct State {
     pub(crate) features: u64,
     pub(crate) ready: [bool; QUEUES as usize],
     pub(crate) vqs: [VqState; QUEUES as usize],
+    /// Which doorbells were asked for.
+    asked: [bool; QUEUES as usize],
 }
 
 impl Notes {
@@ -79,6 +81,7 @@ impl Notes {
             features: 0,
             ready: [false; QUEUES as usize],
             vqs: [VqState::split(0); QUEUES as usize],
+            asked: [false; QUEUES as usize],
         };
         let doorbell = DoorbellPage::new()?;
         Arc::pin_init(
@@ -138,6 +141,14 @@ impl Notes {
         // Takes a lock that must not be held while an eventfd is signalled, which leads here.
         let _ = self.callbacks.is_set(index);
         self.note_only(Op::KickVq, u32::from(index), [0; 3]);
+    }
+
+    /// Whether the doorbell of a virtqueue was asked for before.
+    pub(crate) fn asked(&self, index: u16) -> bool {
+        self.with(|state| {
+            let asked = state.asked.get_mut(usize::from(index));
+            asked.is_none_or(|asked| core::mem::replace(asked, true))
+        })
     }
 
     /// Forgets what a reset makes a device forget.
