@@ -41,8 +41,24 @@ use vdpa_bindings::{
 
 use crate::count::Count;
 
-/// The threads of this module.
+/// The threads of this module, and what they run.
 static THREADS: Count = Count::new();
+
+/// One of [`THREADS`], for as long as this value lives.
+struct Member(());
+
+impl Member {
+    fn new() -> Self {
+        THREADS.enter();
+        Self(())
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        THREADS.leave();
+    }
+}
 
 /// Work for a [`Worker`].
 pub trait Run: Send + Sync {
@@ -68,7 +84,7 @@ pub struct Worker {
 ///
 /// # Invariants
 ///
-/// The pointer is valid, this value alone ends the thread, and [`THREADS`] counts it.
+/// The pointer is valid, and this value alone ends the thread.
 struct Thread(NonNull<kthread_worker>);
 
 // SAFETY: What is done with a worker takes its own lock.
@@ -88,8 +104,7 @@ impl Thread {
             )
         })?;
         let thread = NonNull::new(thread).ok_or(ENOMEM)?;
-        THREADS.enter();
-        // INVARIANT: The thread was just made, and counted.
+        // INVARIANT: The thread was just made.
         let this = Self(thread);
         // SAFETY: The task is the worker's own, which has not run yet.
         unsafe { bindings::wake_up_process(this.task()) };
@@ -106,7 +121,6 @@ impl Drop for Thread {
     fn drop(&mut self) {
         // SAFETY: By the type invariant the thread is valid, and it is not used after this.
         unsafe { vdpa_bindings::kthread_destroy_worker(self.0.as_ptr()) };
-        THREADS.leave();
     }
 }
 
@@ -123,6 +137,8 @@ struct Work {
     /// Dropped before what it runs.
     thread: Thread,
     target: Arc<dyn Run>,
+    /// Dropped last: the target may end in our code too, on whatever task drops it.
+    _member: Member,
 }
 
 // SAFETY: C takes the worker's lock for what it does with the members it owns.
@@ -143,7 +159,7 @@ impl workqueue::WorkItem for Work {
 }
 
 impl Work {
-    fn new(thread: Thread, target: Arc<dyn Run>) -> impl PinInit<Self> {
+    fn new(thread: Thread, target: Arc<dyn Run>, member: Member) -> impl PinInit<Self> {
         pin_init!(Self {
             now <- Opaque::ffi_init(|work: *mut kthread_work| {
                 // SAFETY: The memory is ours and does not move. `run_now` is for such a member.
@@ -156,6 +172,7 @@ impl Work {
             retire <- new_work!("vdpa::Work::retire"),
             thread,
             target,
+            _member: member,
         })
     }
 
@@ -223,7 +240,8 @@ impl Worker {
     ///
     /// `ENOMEM`, and what C reports if no thread can be made.
     pub fn new<T: Run + 'static>(name: &CStr, target: Arc<T>) -> Result<Self> {
-        let work = KBox::pin_init(Work::new(Thread::new(name)?, target), GFP_KERNEL)?;
+        let member = Member::new();
+        let work = KBox::pin_init(Work::new(Thread::new(name)?, target, member), GFP_KERNEL)?;
         // INVARIANT: `drop` takes the value out before the work is gone.
         let alive = Alive(NonNull::from(&*work));
         let link = Arc::pin_init(
