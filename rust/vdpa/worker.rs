@@ -305,7 +305,8 @@ impl Stay {
 impl Drop for Stay {
     fn drop(&mut self) {
         if STAYS.fetch_sub(1, Full) == 1 {
-            while !THREADS.wait(10_000) {
+            // Who comes meanwhile waits for all of them when he is gone.
+            while STAYS.load(Relaxed) == 0 && !THREADS.wait(10_000) {
                 pr_warn!("waiting for workers that belong to no device\n");
             }
             // The task that ended the last one may still be about to return from our code.
