@@ -5,7 +5,7 @@
 use kernel::sync::{
     atomic::{
         Atomic,
-        Relaxed, //
+        Full, //
     },
     Arc, //
 };
@@ -19,9 +19,9 @@ impl Count {
         Self(Atomic::new(0))
     }
 
-    /// Counts one more.
+    /// Counts one more. Fully ordered.
     pub(crate) fn enter(&self) {
-        self.0.add(1, Relaxed);
+        self.0.fetch_add(1, Full);
     }
 
     /// Counts one less, and wakes who waits when it was the last.

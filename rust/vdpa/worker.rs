@@ -48,9 +48,17 @@ static THREADS: Count = Count::new();
 struct Member(());
 
 impl Member {
-    fn new() -> Self {
+    /// # Errors
+    ///
+    /// `ENODEV` if nobody would wait for it.
+    fn new() -> Result<Self> {
+        // Counted first: the last `Stay` sees this one when it looks, or was seen to be gone here.
         THREADS.enter();
-        Self(())
+        let this = Self(());
+        if STAYS.load(Relaxed) == 0 {
+            return Err(ENODEV);
+        }
+        Ok(this)
     }
 }
 
@@ -72,7 +80,7 @@ pub trait Run: Send + Sync {
 /// Dropping it does what is queued, forgets what is delayed, and ends the thread. Dropped by its own
 /// thread, it ends when what runs has returned.
 ///
-/// It belongs to a device or to a management device: when the last
+/// It belongs to a device or to a management device, and there is none without: when the last
 /// [`Registration`](crate::mgmt::Registration) of the module is dropped, that waits for all workers.
 pub struct Worker {
     /// `None` only while this value is being dropped.
@@ -238,9 +246,10 @@ impl Worker {
     ///
     /// # Errors
     ///
+    /// `ENODEV` if the module has no management device, as before its first is registered;
     /// `ENOMEM`, and what C reports if no thread can be made.
     pub fn new<T: Run + 'static>(name: &CStr, target: Arc<T>) -> Result<Self> {
-        let member = Member::new();
+        let member = Member::new()?;
         let work = KBox::pin_init(Work::new(Thread::new(name)?, target, member), GFP_KERNEL)?;
         // INVARIANT: `drop` takes the value out before the work is gone.
         let alive = Alive(NonNull::from(&*work));
