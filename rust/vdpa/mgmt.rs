@@ -250,6 +250,9 @@ impl<M: Management> Drop for Registration<M> {
 /// added, and what they reach memory by: its DMA addresses are those that the kernel's own drivers
 /// use, and its IOMMU that of a device that does not map memory itself.
 ///
+/// The driver of `parent` sets the DMA masks before: what a device reaches memory by follows from
+/// them when it is added.
+///
 /// It lasts until the driver of `parent` is unbound, which waits for the users of the devices. It
 /// is gone before anything that was given to `parent` to keep earlier is, such as a mapped BAR. The
 /// data of the driver of `parent` are dropped before it: what the devices need, they share.

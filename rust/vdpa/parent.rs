@@ -56,8 +56,9 @@ impl Parent {
 
     /// Whether memory can be mapped for the device by the DMA API.
     pub(crate) fn does_dma(&self) -> bool {
-        // SAFETY: The device is valid. What is read does not change while a driver is bound, nor
-        // for a device of our own.
+        // SAFETY: The device is valid. The pointer is set where the device is made. A driver sets
+        // the masks by `unsafe` functions, and so answers for what uses them meanwhile; it does so
+        // before `mgmt::register`, without which nobody asks this.
         unsafe {
             let dev = self.as_raw();
             !(*dev).dma_mask.is_null() && (*dev).coherent_dma_mask != 0
