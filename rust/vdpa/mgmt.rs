@@ -254,8 +254,11 @@ impl<M: Management> Drop for Registration<M> {
 /// them when it is added.
 ///
 /// It lasts until the driver of `parent` is unbound, which waits for the users of the devices. It
-/// is gone before anything that was given to `parent` to keep earlier is, such as a mapped BAR. The
-/// data of the driver of `parent` are dropped before it: what the devices need, they share.
+/// is gone before anything that was given to `parent` to keep earlier is, such as a mapped BAR.
+///
+/// But the driver's `unbind` (C's `remove`) has run and its data are dropped before it ends: until
+/// then the devices are in use, and others may be added. What they need, they share, and neither
+/// `unbind` nor the end of the data may switch off any of it.
 ///
 /// # Errors
 ///
