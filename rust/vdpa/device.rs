@@ -78,6 +78,10 @@ impl Setup {
     /// [`Registration::new`](crate::mgmt::Registration::new) makes, the kernel's own drivers get no
     /// memory, and vhost-vdpa serves devices with one of these operations only.
     ///
+    /// Of the kernel's own drivers this is true if the device offers ACCESS_PLATFORM
+    /// ([`Operations::get_device_features`]). If not, they give it physical addresses, whatever the
+    /// parent is.
+    ///
     /// # Errors
     ///
     /// As [`Self::software`].

@@ -3,6 +3,9 @@
 //! No addresses for the kernel's own drivers, for a device that could not use them: it reaches
 //! memory by itself, but its parent does no DMA. They fail for want of memory.
 //!
+//! That is if the device offers ACCESS_PLATFORM. Drivers of one that does not use physical
+//! addresses without asking.
+//!
 //! C header: [`include/linux/virtio_config.h`](srctree/include/linux/virtio_config.h),
 //! `struct virtio_map_ops`
 
