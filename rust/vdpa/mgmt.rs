@@ -260,15 +260,20 @@ impl<M: Management> Drop for Registration<M> {
 /// then the devices are in use, and others may be added. What they need, they share, and neither
 /// `unbind` nor the end of the data may switch off any of it.
 ///
+/// `parent` has to be unbound before the module is gone: its driver is the module's own, or it is a
+/// device that the module made, such as a faux one, and takes away.
+///
 /// # Errors
 ///
-/// `ENOMEM`, and what C reports.
+/// `EINVAL` if the driver of `parent` is another module's, as that of the parent of an auxiliary
+/// device is; `ENOMEM`, and what C reports.
 pub fn register<M: Management>(
     parent: &device::Device<Bound>,
     attributes: Attributes,
     management: M,
 ) -> Result {
-    let parent_of_all = Parent::bound(parent);
+    let module = kernel::module::this_module::<M::OwnerModule>();
+    let parent_of_all = Parent::bound(parent, module)?;
     let registration = Registration::with_parent(parent_of_all, attributes, management)?;
     devres::register(parent, registration, GFP_KERNEL)
 }

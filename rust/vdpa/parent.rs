@@ -37,8 +37,21 @@ impl Parent {
 
     /// `dev`, of which a reference is taken. The caller sees to it that what is returned is dropped
     /// before the driver is unbound.
-    pub(crate) fn bound(dev: &device::Device<device::Bound>) -> Self {
-        Self::Bound(dev.into())
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if its driver is another module's: `module` could be gone before it is unbound.
+    pub(crate) fn bound(
+        dev: &device::Device<device::Bound>,
+        module: &'static ThisModule,
+    ) -> Result<Self> {
+        let this = Self::Bound(dev.into());
+        // SAFETY: The device is valid. It is bound, so it has a driver, whose owner never changes.
+        let owner = unsafe { (*(*this.as_raw()).driver).owner };
+        if !owner.is_null() && owner != module.as_ptr() {
+            return Err(EINVAL);
+        }
+        Ok(this)
     }
 
     pub(crate) fn device(&self) -> &device::Device {
