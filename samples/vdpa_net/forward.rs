@@ -175,6 +175,7 @@ impl<'a> Ways<'a> {
             }
             begun = true;
             let Some(parts) = frame.parts else {
+                scratch.rest = None;
                 tally.errors += 1;
                 at += 1;
                 continue;
@@ -182,6 +183,11 @@ impl<'a> Ways<'a> {
             // Without memory for the way, what goes there is lost.
             let way = self.way(&parts.addresses).unwrap_or(Way::Nowhere);
             let count = self.run(batch, at, way);
+            // What is left of a frame goes to one port, or nowhere: were it kept, it would take the
+            // place of a later frame that looks the same.
+            if !matches!(way, Way::To(_)) {
+                scratch.rest = None;
+            }
             match way {
                 Way::Nowhere => {
                     tally.drops += count as u64;

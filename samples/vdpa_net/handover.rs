@@ -109,6 +109,7 @@ impl Target {
     ) -> Result<Outcome, Reason> {
         let count = run.len();
         let Some(queue) = self.port.queue(self.index) else {
+            scratch.rest = None;
             tally.drops += count as u64;
             return Ok(Outcome::Done(count));
         };

@@ -272,6 +272,10 @@ impl Run for Transmitter {
             // Without memory for a view of the guest's: later.
             Err(_) => Next::Wait,
         };
+        if matches!(next, Next::Idle) {
+            // The frame that it is of is gone, or its queue stops.
+            tools.scratch.rest = None;
+        }
 
         *self.tools.lock() = Some(tools);
         if let Some(handle) = self.handle.as_ref() {
