@@ -43,7 +43,8 @@ use crate::{
 };
 
 /// How long a turn may last until it hands nothing more over: somebody may wait for the memory that
-/// it works with. It ends with the hand-over that is under way.
+/// it works with. It ends with the hand-over that is under way: to one port that of a batch at most,
+/// or of one frame that is cut up; to several that of [`COPIES`] copies, or one such frame for each.
 const TURN: Delta = Delta::from_millis(4);
 
 /// Copies that one hand-over to several ports makes, if it is for more than one frame.
@@ -368,7 +369,11 @@ impl<'a> Ways<'a> {
             return Ok(1);
         };
         let most = (COPIES / self.targets.len().max(1)).max(1);
-        let count = count.min(most);
+        // A frame of segments goes alone: to cut it up for each port that takes none takes long.
+        let frames = batch.from(at).iter().take(count.min(most));
+        let parts_of = frames.map_while(|frame| frame.parts);
+        let plain = parts_of.take_while(|parts| parts.offload.segmentation().is_none());
+        let count = plain.count().max(1);
         // A frame went out once, to however many: what counts is the port that got most of them.
         let mut best = Tally {
             drops: count as u64,
