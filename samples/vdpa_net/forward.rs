@@ -324,9 +324,12 @@ impl<'a> Ways<'a> {
             .waited
             .take()
             .filter(|wait| wait.port.number() == port.number() && wait.queue == index);
+        let to = (port.number(), index);
+        let rest = scratch.rest.as_ref();
         let patient = waited
             .as_ref()
-            .is_none_or(|wait| wait.since.elapsed() < PATIENCE);
+            .is_none_or(|wait| wait.since.elapsed() < PATIENCE)
+            && !rest.is_some_and(|rest| rest.is_overdue(to));
         if let (false, Some(queue)) = (patient, port.queue(index)) {
             queue.set_stalled(true);
         }

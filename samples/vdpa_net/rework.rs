@@ -5,7 +5,14 @@
 //! stack's own code, and handed over piece by piece. A receiver may have fewer buffers than there
 //! are pieces: it gets as many as there is room for, and the rest waits for more.
 
-use kernel::prelude::*;
+use kernel::{
+    prelude::*,
+    time::{
+        Delta,
+        Instant,
+        Monotonic, //
+    }, //
+};
 use vdpa::{
     frame::{
         Checksum,
@@ -36,12 +43,19 @@ use crate::{
     },
     reserve::Short,
     stats::Tally,
-    transmit::Parts, //
+    transmit::{
+        Parts,
+        PATIENCE, //
+    }, //
 };
 
 /// The most pieces a frame may be cut into. The smallest segments that the network stack sends give
 /// fewer; a sender that asks for segments of a byte only wants to keep others busy.
 const MAX_PIECES: u32 = 1024;
+
+/// How long a frame's pieces wait for receive buffers, all in all. [`PATIENCE`] begins anew with
+/// each of them, and a receiver with a buffer now and then would hold its sender for seconds.
+const LAST_PATIENCE: Delta = Delta::from_nanos(5 * PATIENCE.as_nanos());
 
 /// A frame in a sender's memory.
 pub(crate) struct Whole<'a> {
@@ -61,6 +75,8 @@ pub(crate) struct Rest {
     pieces: KVec<Frame>,
     /// How many of them were handed over.
     done: usize,
+    /// When the first of them was to be.
+    since: Instant<Monotonic>,
 }
 
 impl Rest {
@@ -76,6 +92,7 @@ impl Rest {
             to,
             pieces: pieces(from, whole.segments, whole.parts)?,
             done: 0,
+            since: Instant::now(),
         })
     }
 
@@ -84,6 +101,11 @@ impl Rest {
     /// the addresses were looked at for.
     fn is_of(&self, whole: &Whole<'_>, to: (u32, u16)) -> bool {
         self.name == whole.name && self.parts == *whole.parts && self.to == to
+    }
+
+    /// Whether the sender has waited for queue `to.1` of port `to.0` to take it for too long.
+    pub(crate) fn is_overdue(&self, to: (u32, u16)) -> bool {
+        self.to == to && self.since.elapsed() >= LAST_PATIENCE
     }
 
     fn left(&self) -> &[Frame] {
