@@ -37,6 +37,7 @@ use crate::{
         Reason, //
     },
     queue::{
+        Interrupt,
         Queue,
         MAX_SIZE, //
     },
@@ -220,15 +221,35 @@ impl Controller {
             return Ok(());
         };
         ring.complete(mem, chain, 1)?;
-        let published = queue.publish(ring, mem);
+        let mut published = queue.publish(ring, mem).map_err(Reason::from);
         drop(guard);
+        if published.is_err() {
+            // The view may be older than what the driver mapped just now: not every ring was
+            // written to before, nor was the driver's event area read.
+            published = self.publish(queue, epoch);
+        }
         match published {
             Ok(Some(interrupt)) => self.port.interrupt(index, interrupt),
             Ok(None) => (),
-            // The view has just served to write to the used ring, so it is not too old.
-            Err(error) => self.port.fault(index, epoch, error.into()),
+            // The command cannot go back into the ring any more.
+            Err(reason) => self.port.fault(index, epoch, reason),
         }
         Ok(())
+    }
+
+    /// Shows the driver what was completed, through a new view.
+    ///
+    /// # Errors
+    ///
+    /// The ring is broken, or there is no memory for the view.
+    fn publish<'a>(&self, queue: &'a Queue, epoch: u32) -> Result<Option<Interrupt<'a>>, Reason> {
+        let mem = self.view()?;
+        let mut guard = queue.lock();
+        let ring = (*guard).as_mut().filter(|ring| ring.epoch() == epoch);
+        Ok(match ring {
+            Some(ring) => queue.publish(ring, &mem)?,
+            None => None,
+        })
     }
 
     fn carry_out(&self, command: Command<'_>) {
