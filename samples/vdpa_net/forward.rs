@@ -85,18 +85,6 @@ fn wants(target: &Target, frame: &Addresses) -> bool {
     port.is_up() && port.accepts(frame)
 }
 
-/// The outcome for `count` frames, which are lost if there is no memory for a view of the sender's.
-///
-/// # Errors
-///
-/// What is wrong with the sender.
-fn or_lost(outcome: Result<Outcome, Reason>, count: usize) -> Result<Outcome, Reason> {
-    match outcome {
-        Err(Reason::NoMemory) => Ok(Outcome::Done(count)),
-        outcome => outcome,
-    }
-}
-
 /// Which way frames go.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Way {
@@ -338,9 +326,8 @@ impl<'a> Ways<'a> {
             _ => None,
         };
         let source = &self.work.port;
-        let count = run.len();
         let outcome = target.hand_over(from, source, batch, run, waiter, scratch, tally);
-        Ok(match or_lost(outcome, count)? {
+        Ok(match outcome? {
             Outcome::Done(n) => Ok(n),
             Outcome::Blocked(n) => {
                 let since = match waited {
@@ -392,7 +379,7 @@ impl<'a> Ways<'a> {
                 let run = at + done..at + count;
                 let source = &self.work.port;
                 let outcome = target.hand_over(from, source, batch, run, None, scratch, &mut sent);
-                let (Outcome::Done(n) | Outcome::Blocked(n)) = or_lost(outcome, count - done)?;
+                let (Outcome::Done(n) | Outcome::Blocked(n)) = outcome?;
                 done += n.max(1);
             }
             if (sent.packets, best.drops) > (best.packets, sent.drops) {
