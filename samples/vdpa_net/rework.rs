@@ -192,9 +192,17 @@ impl Hand<'_> {
                 Rest::new(from.data(), whole, to)
             }),
         };
-        let Ok(mut rest) = rest else {
-            sent.errors += 1;
-            return Outcome::Done(1);
+        let mut rest = match rest {
+            Ok(rest) => rest,
+            Err(error) => {
+                // For want of memory a frame is lost that nothing is wrong with.
+                if error == ENOMEM {
+                    sent.drops += 1;
+                } else {
+                    sent.errors += 1;
+                }
+                return Outcome::Done(1);
+            }
         };
         loop {
             match self.take_pieces(rest.left(), &rest.parts) {
