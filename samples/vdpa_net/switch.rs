@@ -136,12 +136,14 @@ impl Switch {
         }
     }
 
-    /// Disconnects the port `number` and forgets its stations. Frames that workers are just handing
-    /// to it may still arrive.
+    /// Disconnects the port `number` and forgets its address and its stations. Frames that workers
+    /// are just handing to it may still arrive.
     pub(crate) fn disconnect(&self, number: u32) {
         let mut gone = None;
         let mut inner = self.inner.lock();
         inner.fdb.forget_port(number);
+        // Its driver may run still, and another port may have the same address.
+        inner.fdb.owners.set(number, None);
         if let Some(at) = inner.ports.iter().position(|p| p.number() == number) {
             gone = inner.ports.remove(at).ok();
         }
