@@ -55,8 +55,7 @@ impl Inner {
 
 /// The switch.
 ///
-/// Its lock is held for a lookup only; workers keep what they looked up while they handle one
-/// run's frames.
+/// Its lock is held for a lookup only; workers keep what they looked up for a turn.
 #[pin_data]
 pub(crate) struct Switch {
     started: Instant<Monotonic>,
