@@ -3,9 +3,11 @@
 //!
 //! The stations that are ports themselves are known from their devices ([`crate::owners`]). Those
 //! behind ports, as behind a guest that is a bridge, are learned from the frames they send. No frame
-//! changes where a port's own address is, so a guest that makes up addresses gets none of the frames
-//! for the others' devices, and costs them no more than some flooding of frames for stations behind
-//! them. Stations behind ports can be taken over, as with any switch that learns.
+//! changes where a port's own address is, so a guest that makes up source addresses gets none of the
+//! frames for the others' devices, and costs them no more than some flooding of frames for stations
+//! behind them. But a driver that may set its device's address, by a control command or as a legacy
+//! driver, can set that of another one. Stations behind ports can be taken over, as with any switch
+//! that learns.
 //!
 //! What is learned is in a set-associative table in storage that the caller provides: a station's
 //! bucket follows from its VLAN and MAC address, a bucket holds [`WAYS`] stations, and when a bucket

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Whose address is whose: the ports' own MAC addresses, as far as their drivers run.
 //!
-//! A port's own address is known before its driver sends anything, does not age, and is nobody
-//! else's: the forwarding database ([`crate::fdb`]) asks here first, for all VLANs alike.
+//! A port's own address is known before its driver sends anything, does not age, and no frame makes
+//! it anybody else's: the forwarding database ([`crate::fdb`]) asks here first, for all VLANs alike.
 //!
 //! Two ports may have the same address. A guest that migrates has it on the device that it leaves
 //! and on the one that it goes to, and a bond has it on both of its ports. Of those whose drivers
