@@ -168,20 +168,24 @@ def main():
     options = parser.parse_args()
     seconds = options.seconds
     options.no_guests |= options.only != ""
+    rows = {
+        f"port-to-port/{size}/{pairs}-pair": (size, pairs) for size in SIZES for pairs in PAIRS
+    }
+    chosen = [what for name, what in rows.items() if options.only in name]
+    if not chosen:
+        parser.error(f"--only {options.only}: in none of {', '.join(rows)}")
 
     load_peer()
     report = Report(options.output)
     print(f"  {'name':<44} {'ours':>14} {'peer':>14} {'ratio':>8}", flush=True)
-    for size, length in SIZES.items():
-        for pairs in PAIRS:
-            if options.only not in f"port-to-port/{size}/{pairs}-pair":
-                continue
-            # In turn, so that a busy moment of the machine hits both.
-            ours, peer = [], []
-            for _ in range(options.rounds):
-                ours.append(port_to_port(OURS, pairs, length, seconds))
-                peer.append(port_to_port(PEER, 1, min(length, LARGEST_OF_PEER), seconds))
-            report.pair("port-to-port", size, pairs, middle(ours), middle(peer))
+    for size, pairs in chosen:
+        length = SIZES[size]
+        # In turn, so that a busy moment of the machine hits both.
+        ours, peer = [], []
+        for _ in range(options.rounds):
+            ours.append(port_to_port(OURS, pairs, length, seconds))
+            peer.append(port_to_port(PEER, 1, min(length, LARGEST_OF_PEER), seconds))
+        report.pair("port-to-port", size, pairs, middle(ours), middle(peer))
     if options.no_guests:
         return
     peer = ktap.until_it_counts(guest_rates, PEER, 1, options)
