@@ -55,7 +55,10 @@ impl BigEndian {
             .map(|build| build.join("modules").join(&self.module))
             .map(|path| path.with_extension("ko"))
             .filter(|path| path.exists());
-        run(Command::new("rmmod").arg(&self.module))?;
+        // A reload that failed half way has left none.
+        if std::fs::exists(format!("/sys/module/{}", self.module))? {
+            run(Command::new("rmmod").arg(&self.module))?;
+        }
         let (tool, what) = match file {
             Some(file) => ("insmod", file),
             None => ("modprobe", PathBuf::from(&self.module)),
