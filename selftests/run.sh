@@ -24,15 +24,41 @@ command_of() {
 	esac
 }
 
+# Each load of the module under test makes it a new directory.
+loaded_as() {
+	stat -c %i "/sys/module/$mgmtdev" 2>/dev/null
+}
+
+# Suites load the module anew, with other parameters too, and one that is ended
+# before its time leaves it like that, or none.  Parameters cannot be read, so
+# whoever did that, it is loaded once more without any.
+load_again() {
+	[ "$(loaded_as)" = "$loaded" ] && return
+	if [ "$(cat /sys/module/vhost_vdpa/refcnt 2>/dev/null || echo 0)" -ne 0 ]; then
+		echo "$mgmtdev was loaded anew, and a vhost-vdpa device is in use"
+		return 1
+	fi
+	if [ -e "/sys/module/$mgmtdev" ]; then
+		timeout 60 rmmod "$mgmtdev" || return
+	fi
+	if [ -e "../build/modules/$mgmtdev.ko" ]; then
+		insmod "../build/modules/$mgmtdev.ko" || return
+	else
+		modprobe "$mgmtdev" || return
+	fi
+	loaded=$(loaded_as)
+}
+
 # One suite that hangs must not take the others with it.
 timeout=$(sed -n 's/^timeout=//p' settings)
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 pass=0 fail=0 skip=0 number=0
 
-for module in vhost_vdpa virtio_vdpa; do
+for module in vhost_vdpa virtio_vdpa virtio_net; do
 	modprobe -q $module
 done
+loaded=$(loaded_as)
 
 echo "TAP version 13"
 echo "1..${#suites[@]}"
@@ -40,6 +66,12 @@ for suite in "${suites[@]}"; do
 	number=$((number + 1))
 	if ! command=$(command_of "$suite"); then
 		echo "not ok $number $suite # no such suite"
+		fail=$((fail + 1))
+		continue
+	fi
+	if ! load_again >"$log" 2>&1; then
+		sed 's/^/    # /' "$log"
+		echo "not ok $number $suite # the module is not loaded as at the start"
 		fail=$((fail + 1))
 		continue
 	fi
