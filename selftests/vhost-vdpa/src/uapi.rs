@@ -144,6 +144,7 @@ pub(crate) const DRIVER_OK: u8 = 0x04;
 pub(crate) const FEATURES_OK: u8 = 0x08;
 pub(crate) const STOP: u8 = 0x10;
 pub(crate) const NEEDS_RESET: u8 = 0x40;
+pub(crate) const FAILED: u8 = 0x80;
 
 /// Features, as bits.
 pub(crate) const NET_F_CSUM: u64 = 1;
