@@ -5,13 +5,14 @@
 use std::io;
 use std::path::Path;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{Context, Tests};
 use crate::device::Device;
 use crate::ktap::{ensure, ensure_eq, Outcome, Stop};
 use crate::notes::wire::{command, Op};
 use crate::notes::{record, Module, Noted, Record, NAME, WHOLE};
+use crate::rig::{PATIENCE, QUIET};
 use crate::uapi::{ACKNOWLEDGE, DRIVER, FAILED, FEATURES_OK};
 
 pub(super) const TESTS: Tests = &[
@@ -118,6 +119,12 @@ fn kernel_driver(context: &Context) -> Outcome {
     Ok(())
 }
 
+/// Whether the module is being unloaded.
+fn is_going() -> bool {
+    let state = std::fs::read_to_string("/sys/module/rust_vdpa_ops/initstate");
+    state.is_ok_and(|state| state.trim() == "going")
+}
+
 fn unload(context: &Context) -> Outcome {
     let Noted {
         module,
@@ -127,8 +134,14 @@ fn unload(context: &Context) -> Outcome {
     // Unloading deletes it.
     std::mem::forget(device);
     let mut rmmod = module.unload()?;
-    thread::sleep(Duration::from_millis(300));
+    let end = Instant::now() + PATIENCE;
+    while rmmod.try_wait()?.is_none() && !is_going() {
+        ensure!(Instant::now() < end, "the module does not begin to go");
+        thread::sleep(Duration::from_millis(5));
+    }
+    thread::sleep(QUIET);
     ensure!(rmmod.try_wait()?.is_none(), "unloaded with a device open");
+    ensure!(is_going(), "the module stays");
     vhost.set_status(ACKNOWLEDGE)?;
     ensure_eq!(vhost.status()?, ACKNOWLEDGE);
     drop(vhost);
