@@ -104,6 +104,34 @@ fn trio(devices: &[Device]) -> Result<(Port, [Port; 2]), Stop> {
     Ok((sender, receivers))
 }
 
+/// So many of the frames that change were seen often enough.
+const ENOUGH: u32 = 50;
+
+/// Sends `buffer` 640 times, and on until enough was received or patience is over: whoever changes
+/// it may be held up between two values. Returns how many were received.
+fn try_often(
+    sender: &mut Port,
+    receivers: &mut [Port],
+    buffer: Buffer,
+    at: usize,
+    values: [[u8; 2]; 2],
+) -> Result<u32, Stop> {
+    let (mut rounds, mut seen) = (0, 0);
+    let end = Instant::now() + PATIENCE;
+    while rounds < 40 || seen < ENOUGH && Instant::now() < end {
+        send(sender, buffer, 16)?;
+        for (receiver, value) in receivers.iter_mut().zip(values) {
+            while let Some(got) = receiver.receive_raw(Duration::ZERO)? {
+                let place = receiver.header() + at;
+                ensure_eq!(got[place..place + 2], value);
+                seen += 1;
+            }
+        }
+        rounds += 1;
+    }
+    Ok(seen)
+}
+
 /// Sends `frame` again and again while the 16 bits at its byte `at` change
 /// between two `values`. Receiver `n` may see `values[n]` only, if any.
 fn try_changing(
@@ -125,22 +153,11 @@ fn try_changing(
                     }
                 }
             });
-            let seen = (0..40).try_fold(0, |seen, _| {
-                send(sender, buffer, 16)?;
-                let mut more = 0;
-                for (receiver, value) in receivers.iter_mut().zip(values) {
-                    while let Some(got) = receiver.receive_raw(Duration::ZERO)? {
-                        let place = receiver.header() + at;
-                        ensure_eq!(got[place..place + 2], value);
-                        more += 1;
-                    }
-                }
-                Ok(seen + more)
-            });
+            let seen = try_often(sender, receivers, buffer, at, values);
             stop.store(true, Ordering::Relaxed);
             seen
         })?;
-        ensure!(seen >= 50, "only {seen} of 640 frames were received");
+        ensure!(seen >= ENOUGH, "only {seen} frames were received");
     }
     Ok(())
 }
