@@ -78,7 +78,7 @@ help:
 	@echo '  make fmt        format the Rust sources'
 	@echo '  make clean      remove build/; distclean removes the shared cache too'
 	@echo
-	@echo '  KERNEL=7.2.12   a certain kernel of the distribution (default: newest)'
+	@echo '  KERNEL=7.3.4    a certain kernel of the distribution (default: newest)'
 	@echo '  KDIR=DIR        with all: build against a prepared kernel tree, with'
 	@echo '                  the tools of this machine'
 	@echo '  KVER=VERSION    with install: for another kernel than the running one'

@@ -7,6 +7,10 @@
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
 need_root
+if [ -n "${KERNEL:-}" ] && too_old "$KERNEL"; then
+	die "KERNEL=$KERNEL is too old: the modules use Linux's Rust crate as it is since $oldest_linux." \
+	    "Name a newer one, or none for the newest."
+fi
 root=$("$testbed/root.sh")
 tree=$("$testbed/kernel.sh")
 release=$(cat "$root/.kernel")

@@ -28,6 +28,14 @@ die() {
 	exit 1
 }
 
+# The oldest Linux whose Rust crate has what the modules use.
+oldest_linux=7.3
+
+# too_old VERSION: whether a kernel is older than that.
+too_old() {
+	[ "$(printf '%s\n' "$oldest_linux" "$1" | sort -V | head -n 1)" != "$oldest_linux" ]
+}
+
 need_root() {
 	[ "$(id -u)" -eq 0 ] && return
 	die "this needs root: it makes a Debian root, chroots into it and boots virtual machines." \

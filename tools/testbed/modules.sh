@@ -11,6 +11,11 @@ kdir=$1 release=${2:-}
 
 [ -e "$kdir/.config" ] || die "$kdir is no prepared kernel tree: it has no .config." \
 	"Prepare one with: make O=$kdir olddefconfig modules_prepare"
+linux=$(cat "$kdir/include/config/kernel.release" 2>/dev/null || true)
+if [ -n "$linux" ] && too_old "$linux"; then
+	die "the kernel in $kdir, $linux, is too old:" \
+	    "the modules use Linux's Rust crate as it is since $oldest_linux."
+fi
 grep -q '^CONFIG_RUST=y' "$kdir/.config" || die "the kernel in $kdir is configured without Rust (CONFIG_RUST)."
 [ -e "$kdir/rust/libkernel.rmeta" ] ||
 	die "$kdir has no Rust metadata (rust/libkernel.rmeta)." \
