@@ -10,7 +10,7 @@ use driver::{Buffer, Options, Region, Shape};
 
 use crate::device::{Device, Event, Vhost};
 use crate::ktap::{ensure, Stop};
-use crate::rig::{frame, FRAME};
+use crate::rig::{frame, make_tcp, FRAME, TCP_HEADERS};
 use crate::uapi::{self, VringAddr};
 
 mod ring;
@@ -339,20 +339,10 @@ fn packet(job: &Job, to: [u8; 6], from: [u8; 6], number: u16) -> Vec<u8> {
     let mut bytes = frame(to, from, job.size, u32::from(number));
     if job.large() {
         // One TCP frame over IPv4, to be segmented by whoever must.
-        bytes[12..14].copy_from_slice(&[0x08, 0x00]);
-        let ip = &mut bytes[14..];
-        let length = (ip.len() as u16).to_be_bytes();
-        ip[..40].fill(0);
-        ip[0] = 0x45;
-        ip[2..4].copy_from_slice(&length);
-        ip[8] = 64;
-        ip[9] = 6;
-        ip[12..20].copy_from_slice(&[192, 0, 2, 1, 192, 0, 2, 2]);
-        ip[20..22].copy_from_slice(&(5000 + number).to_be_bytes());
-        ip[32] = 5 << 4;
+        make_tcp(&mut bytes, 5000 + number);
         header[0] = 1; // NEEDS_CSUM
         header[1] = 1; // GSO_TCPV4
-        header[2..4].copy_from_slice(&54u16.to_le_bytes());
+        header[2..4].copy_from_slice(&(TCP_HEADERS as u16).to_le_bytes());
         header[4..6].copy_from_slice(&SEGMENT.to_le_bytes());
         header[6..8].copy_from_slice(&34u16.to_le_bytes());
         header[8..10].copy_from_slice(&16u16.to_le_bytes());

@@ -123,6 +123,14 @@ impl Noted {
 
     /// Closes the device and opens it again.
     pub(crate) fn reopen(self) -> Result<Self, Stop> {
+        self.reopen_after(Ok)
+    }
+
+    /// Closes the device, and opens it again, or another one in its place, after `work` with it.
+    pub(crate) fn reopen_after(
+        self,
+        work: impl FnOnce(Device) -> Result<Device, Stop>,
+    ) -> Result<Self, Stop> {
         // If it cannot be opened, they go in the order that is the reverse of this.
         let Noted {
             module,
@@ -130,6 +138,7 @@ impl Noted {
             vhost,
         } = self;
         drop(vhost);
+        let device = work(device)?;
         let vhost = device.open()?;
         Ok(Noted {
             vhost,

@@ -651,6 +651,24 @@ pub(crate) fn frame(to: [u8; 6], from: [u8; 6], length: usize, number: u32) -> V
     frame
 }
 
+/// Bytes of the headers of a TCP frame: Ethernet, IPv4 and TCP without options.
+pub(crate) const TCP_HEADERS: usize = 54;
+
+/// Makes a frame one of TCP over IPv4, from `port`, with no checksums yet.
+pub(crate) fn make_tcp(frame: &mut [u8], port: u16) {
+    frame[12..14].copy_from_slice(&[0x08, 0x00]);
+    let ip = &mut frame[14..];
+    let length = (ip.len() as u16).to_be_bytes();
+    ip[..40].fill(0);
+    ip[0] = 0x45;
+    ip[2..4].copy_from_slice(&length);
+    ip[8] = 64;
+    ip[9] = 6;
+    ip[12..20].copy_from_slice(&[192, 0, 2, 1, 192, 0, 2, 2]);
+    ip[20..22].copy_from_slice(&port.to_be_bytes());
+    ip[32] = 5 << 4;
+}
+
 /// Sends `count` frames of various lengths from one port to another.
 pub(crate) fn exchange(from: &mut Port, to: &mut Port, count: u32) -> Result<(), Stop> {
     let (source, target) = (from.mac()?, to.mac()?);

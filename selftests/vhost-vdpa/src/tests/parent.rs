@@ -66,46 +66,26 @@ fn taken_name(context: &Context) -> Outcome {
     // The one that was there is unharmed.
     noted.vhost.set_status(ACKNOWLEDGE)?;
     ensure_eq!(noted.vhost.status()?, ACKNOWLEDGE);
-    let Noted {
-        module,
-        device,
-        vhost,
-    } = noted;
-    drop(vhost);
-    drop(device);
-    let device = Device::new(WHOLE, NAME, &[])?;
-    let vhost = device.open()?;
-    let noted = Noted {
-        vhost,
-        device,
-        module,
-    };
+    let noted = noted.reopen_after(|device| {
+        drop(device);
+        Device::new(WHOLE, NAME, &[])
+    })?;
     let counts = noted.counts()?;
     ensure_eq!((counts.removed, counts.freed), (3, 3));
     Ok(())
 }
 
 fn kernel_driver(context: &Context) -> Outcome {
-    let noted = Noted::new(context, WHOLE)?;
-    let Noted {
-        module,
-        device,
-        vhost,
-    } = noted;
-    drop(vhost);
     let driver = |name: &str, what: &str| -> io::Result<()> {
         std::fs::write(format!("/sys/bus/vdpa/drivers/{name}/{what}"), NAME)
     };
-    driver("vhost_vdpa", "unbind")?;
-    driver("virtio_vdpa", "bind")?;
-    driver("virtio_vdpa", "unbind")?;
-    driver("vhost_vdpa", "bind")?;
-    let vhost = device.open()?;
-    let noted = Noted {
-        vhost,
-        device,
-        module,
-    };
+    let noted = Noted::new(context, WHOLE)?.reopen_after(|device| {
+        driver("vhost_vdpa", "unbind")?;
+        driver("virtio_vdpa", "bind")?;
+        driver("virtio_vdpa", "unbind")?;
+        driver("vhost_vdpa", "bind")?;
+        Ok(device)
+    })?;
     // The driver was there, and got no memory for its rings.
     let records = noted.take()?;
     let gave_up = ACKNOWLEDGE | DRIVER | FEATURES_OK | FAILED;

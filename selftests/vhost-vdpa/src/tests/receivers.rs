@@ -12,7 +12,7 @@ use super::{mac, Context, Tests};
 use crate::device::Device;
 use crate::ktap::{ensure, ensure_eq, Outcome, Stop};
 use crate::memory::{Pages, PAGE};
-use crate::rig::{exchange, frame, Plan, Port, FRAME, PATIENCE, RX, TX};
+use crate::rig::{exchange, frame, make_tcp, Plan, Port, FRAME, PATIENCE, RX, TCP_HEADERS, TX};
 use crate::uapi::{self, INVALIDATE, NEEDS_RESET};
 
 pub(super) const TESTS: Tests = &[
@@ -185,25 +185,13 @@ fn address(context: &Context) -> Outcome {
     try_changing(&mut sender, &mut receivers, &plain, 4, ends)
 }
 
-/// Bytes of the headers of a TCP frame.
-const HEADERS: usize = 54;
-
 /// A TCP frame with so many bytes of payload, and the header to have it cut.
 fn tcp(payload: usize, size: u16) -> (Vec<u8>, Vec<u8>) {
-    let mut bytes = frame(mac(1), mac(0), HEADERS + payload, 7);
-    bytes[12..14].copy_from_slice(&[0x08, 0x00]);
-    let ip = &mut bytes[14..];
-    let length = (ip.len() as u16).to_be_bytes();
-    ip[..40].fill(0);
-    ip[0] = 0x45;
-    ip[2..4].copy_from_slice(&length);
-    ip[8] = 64;
-    ip[9] = 6;
-    ip[12..20].copy_from_slice(&[192, 0, 2, 1, 192, 0, 2, 2]);
-    ip[32] = 5 << 4;
+    let mut bytes = frame(mac(1), mac(0), TCP_HEADERS + payload, 7);
+    make_tcp(&mut bytes, 0);
     let mut header = partial();
     header[1] = 1; // GSO_TCPV4
-    header[2..4].copy_from_slice(&(HEADERS as u16).to_le_bytes());
+    header[2..4].copy_from_slice(&(TCP_HEADERS as u16).to_le_bytes());
     header[4..6].copy_from_slice(&size.to_le_bytes());
     (header, bytes)
 }
@@ -229,7 +217,7 @@ fn small_ring(context: &Context) -> Outcome {
     for size in [1400, 500] {
         let (header, bytes) = tcp(60_000, size);
         let buffer = lay(&a, &header, &bytes);
-        let sent = &bytes[HEADERS..];
+        let sent = &bytes[TCP_HEADERS..];
         a.queues[TX]
             .ring
             .add(&[buffer], &[], Shape::Direct, buffer.addr)?;
@@ -239,7 +227,7 @@ fn small_ring(context: &Context) -> Outcome {
             let Some(piece) = b.receive_raw(PATIENCE)? else {
                 return Err(Stop::Fail(format!("only {} bytes came", got.len())));
             };
-            got.extend_from_slice(&piece[b.header() + HEADERS..]);
+            got.extend_from_slice(&piece[b.header() + TCP_HEADERS..]);
         }
         ensure!(got == sent, "the segments are not the frame");
         ensure!(
