@@ -44,8 +44,8 @@ impl NotificationArea<'_> {
     ///
     /// They must be registers of the device that returns this value from
     /// [`Operations::get_vq_notification`](crate::Operations::get_vq_notification), which is asked
-    /// once, for as long as it is registered. Nothing but its doorbell may be among them: C lets a user's process write
-    /// to all of them.
+    /// once, for as long as it is registered. Nothing but its doorbell may be among them: C lets a
+    /// user's process write to all of them.
     pub const unsafe fn new(addr: u64, size: u64) -> Self {
         // INVARIANT: By the function requirements.
         Self {
