@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the ConnectX programmer's reference says, as pure types: commands and their outcomes,
+//! contexts of objects, events and capabilities.
+//!
+//! Each is written down once, as a big-endian structure of typed bit-fields
+//! ([`layout!`](crate::layout)). A driver encodes requests and decodes replies with it; a device
+//! model does the reverse. The names are the reference's, as Linux spells them.
+//!
+//! Nothing here knows a kernel or an operating system: the same code is compiled into kernel
+//! modules by Kbuild and into tools and tests by cargo.
+
+#![no_std]
+// Kbuild gives every crate `no_std`, cargo none.
+#![allow(unused_attributes, clippy::duplicated_attributes)]
+#![forbid(unsafe_code)]
+
+pub mod command;
+pub mod eq;
+pub mod layout;
+mod opcode;
+mod status;
+
+pub use self::{
+    command::Command,
+    layout::Layout,
+    opcode::{
+        ObjectType,
+        Opcode, //
+    },
+    status::Status, //
+};
+
+// For the macros, which are used outside too.
+#[doc(hidden)]
+pub use {
+    zerocopy,
+    zerocopy_derive, //
+};
+
+/// The structures of this crate.
+pub static LAYOUTS: &[&[layout::Info]] = &[command::LAYOUTS, eq::LAYOUTS];
