@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! ConnectX virtual functions in user space, well enough made that unmodified drivers accept them.
+//!
+//! ```text
+//!   vfio::Server ── bar_read, bar_write, reset ──> function::Function
+//!                                                   │ init_segment   the registers in front
+//!                                                   │ command        entries, mailboxes, dispatch
+//!                                                   ▼
+//!                                                  hca::Hca          objects, by commands only
+//!                                                   │
+//!          doorbell page ── kick ──> virtq ─────────┤ eq, cq, qp, mkey, umem, steering, vport
+//!                                      │
+//!                                      └── frames ──> eswitch ──> steering ──> virtq of another
+//! ```
+//!
+//! Commands change objects under one lock for each function ([`hca::Hca`]). Traffic never takes
+//! that lock: what it needs is shared through [`platform::Platform`] or held by the queue itself.
+
+pub mod command;
+pub mod cq;
+pub mod eq;
+pub mod eswitch;
+pub mod fault;
+pub mod frame;
+pub mod function;
+pub mod hca;
+pub mod memory;
+pub mod mkey;
+pub mod object;
+pub mod platform;
+pub mod profile;
+pub mod qp;
+pub mod refusal;
+pub mod steering;
+pub mod trace;
+pub mod virtq;
+pub mod vport;

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What everything inside one function stands on.
+
+use std::sync::Arc;
+
+use crate::{
+    eq::Events,
+    fault::Faults,
+    memory::DmaSpace,
+    eswitch::Eswitch,
+    mkey::Mkeys,
+    profile::Profile,
+    trace::Trace,
+    virtq::{
+        Doorbells,
+        Workers, //
+    }, //
+};
+
+/// The interrupt vectors of a function.
+pub trait Interrupts: Send + Sync {
+    /// Raises a vector, if it is there, not masked and connected; it is lost or remembered
+    /// otherwise, as MSI-X has it.
+    fn raise(&self, vector: u16);
+}
+
+/// What everything inside one function stands on: shared by the objects of [`Hca`](crate::hca::Hca)
+/// and by traffic, each with a lock of its own or none.
+pub struct Platform {
+    /// The function's name in messages and traces.
+    pub name: String,
+    /// The driver's memory.
+    pub memory: Arc<DmaSpace>,
+    /// The interrupt vectors.
+    pub interrupts: Arc<dyn Interrupts>,
+    /// What the firmware can do.
+    pub profile: Arc<Profile>,
+    /// What is to go wrong.
+    pub faults: Arc<Faults>,
+    /// Where commands and events are written down.
+    pub trace: Arc<Trace>,
+    /// The event queues.
+    pub events: Events,
+    /// The memory keys.
+    pub mkeys: Arc<Mkeys>,
+    /// Who hears the doorbell of which virtqueue.
+    pub doorbells: Doorbells,
+    /// The threads that move traffic, of all functions together.
+    pub workers: Arc<Workers>,
+    /// The switch the function hangs on.
+    pub eswitch: Arc<Eswitch>,
+}

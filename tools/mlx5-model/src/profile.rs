@@ -1,0 +1,10 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Profiles: what the firmware of a function can do.
+
+/// What the firmware of a function can do, and what it is called.
+#[derive(Clone, Debug)]
+pub struct Profile {
+    /// The name of the profile.
+    pub name: String,
+}

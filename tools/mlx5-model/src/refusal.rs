@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Why the firmware refuses a command: a status, and a syndrome of its own for each reason.
+
+use prm::Status;
+
+macro_rules! refusals {
+    ($(
+        $(#[$doc:meta])*
+        $name:ident $(($object:ident))? = $syndrome:literal, $status:ident;
+    )*) => {
+        /// Why a command is refused.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Refusal {
+            $(
+                $(#[$doc])*
+                $name $((refusals!(@ $object)))?,
+            )*
+        }
+
+        impl Refusal {
+            /// The status the driver is told.
+            pub fn status(self) -> Status {
+                match self {
+                    $(Self::$name $((refusals!(_ $object)))? => Status::$status,)*
+                }
+            }
+
+            /// The syndrome the driver is told: one for each reason.
+            pub fn syndrome(self) -> u32 {
+                match self {
+                    $(Self::$name $((refusals!(_ $object)))? => $syndrome,)*
+                }
+            }
+
+            /// The name of the reason, as it stands in a trace.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$name $((refusals!(_ $object)))? => stringify!($name),)*
+                }
+            }
+        }
+
+        #[cfg(test)]
+        const SYNDROMES: &[u32] = &[$($syndrome),*];
+    };
+    (@ object) => { &'static str };
+    (_ object) => { _ };
+}
+
+refusals! {
+    // The command interface: 0x01....
+
+    /// There is no such command.
+    UnknownOpcode = 0x01_0001, BAD_OP_ERR;
+    /// There is no such type of object.
+    UnknownObjectType = 0x01_0002, BAD_OP_ERR;
+    /// The input is shorter than the command's.
+    InputTooShort = 0x01_0003, BAD_INP_LEN_ERR;
+    /// The output does not fit.
+    OutputTooShort = 0x01_0004, BAD_OUTP_LEN_ERR;
+
+    // Objects of any type: 0x02....
+
+    /// The object was destroyed.
+    Destroyed(object) = 0x02_0001, BAD_RES_STATE_ERR;
+    /// There never was such an object.
+    NeverMade(object) = 0x02_0002, BAD_RES_ERR;
+    /// Another object uses it.
+    InUse(object) = 0x02_0003, BAD_RES_STATE_ERR;
+    /// There are no numbers left.
+    NoResources = 0x02_0004, NO_RES_ERR;
+
+    // The function: 0x03....
+
+    // Event queues, completion queues, queue pairs: 0x04....
+
+    // Memory keys and umems: 0x05....
+
+    // Virtqueues: 0x06....
+
+    // Steering: 0x07....
+
+    // The port: 0x08....
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_has_a_syndrome_of_its_own() {
+        let mut sorted = SYNDROMES.to_vec();
+        sorted.sort_unstable();
+        sorted.dedup();
+        assert_eq!(sorted.len(), SYNDROMES.len());
+    }
+}
