@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # Builds what the selftests run, in the root: the programs, the image that
-# guests boot and the C simulator.  All of it lies in build/selftests and
+# guests boot and the C peers.  All of it lies in build/selftests and
 # build/peers; a second call does only what changed.
 
 set -eu
@@ -22,3 +22,4 @@ cp "$target/x86_64-unknown-linux-gnu/release/guest-tool" "$output/"
 
 selftests/guest/initramfs.sh "$release" "$output/guest-tool" "$output/initramfs.cpio"
 selftests/peers/vdpa_sim.sh
+selftests/peers/mlx5.sh

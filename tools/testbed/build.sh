@@ -19,5 +19,5 @@ step "$build/log/modules.log" "build modules for $release" \
 	in_tree "$root" "$tree" tools/testbed/modules.sh /kernel/build "$release" ||
 	die "the modules do not build."
 [ "${1:-}" = selftests ] || exit 0
-step "$build/log/selftests-build.log" "build drivers, guest and simulator for the selftests" \
+step "$build/log/selftests-build.log" "build programs, guest and peers for the selftests" \
 	in_tree "$root" "$tree" selftests/build.sh || die "the selftests do not build."
