@@ -3,6 +3,8 @@
 
 use std::{
     fmt,
+    fs::File,
+    io,
     sync::{
         atomic::{
             fence,
@@ -13,12 +15,25 @@ use std::{
     },
 };
 
+use vm_memory::{
+    FileOffset,
+    MmapRegion,
+    VolatileMemory, //
+};
+
 /// The bytes of a page.
 const PAGE: usize = 4096;
 
 /// A page of memory. The smallest thing that rings need in one access is 16 bits.
 #[repr(C, align(4096))]
 struct Page([AtomicU16; PAGE / 2]);
+
+/// Where the memory of a region is.
+#[derive(Clone)]
+enum Pages {
+    Own(Arc<[Page]>),
+    Mapped(Arc<MmapRegion>),
+}
 
 /// Page-aligned memory of this process, at an IO virtual address.
 ///
@@ -28,7 +43,8 @@ struct Page([AtomicU16; PAGE / 2]);
 #[derive(Clone)]
 pub struct Region {
     base: u64,
-    pages: Arc<[Page]>,
+    len: usize,
+    pages: Pages,
 }
 
 impl fmt::Debug for Region {
@@ -44,8 +60,27 @@ impl Region {
         let page = || Page([const { AtomicU16::new(0) }; PAGE / 2]);
         Self {
             base,
-            pages: (0..len.div_ceil(PAGE)).map(|_| page()).collect(),
+            len: len.next_multiple_of(PAGE),
+            pages: Pages::Own((0..len.div_ceil(PAGE)).map(|_| page()).collect()),
         }
+    }
+
+    /// Makes a region of the first `len` bytes of `file`, for a device that maps the same file:
+    /// what one of them writes the other one sees.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be mapped, or is shorter.
+    pub fn of_file(base: u64, len: usize, file: File) -> io::Result<Self> {
+        assert_eq!(base % PAGE as u64, 0, "the region is not page aligned");
+        assert_eq!(len % PAGE, 0, "the region is not whole pages");
+        let mapped =
+            MmapRegion::from_file(FileOffset::new(file, 0), len).map_err(io::Error::other)?;
+        Ok(Self {
+            base,
+            len,
+            pages: Pages::Mapped(Arc::new(mapped)),
+        })
     }
 
     /// The address of the first byte.
@@ -55,12 +90,12 @@ impl Region {
 
     /// The number of bytes.
     pub fn len(&self) -> usize {
-        self.pages.len() * PAGE
+        self.len
     }
 
     /// Returns whether the region has no bytes at all.
     pub fn is_empty(&self) -> bool {
-        self.pages.is_empty()
+        self.len == 0
     }
 
     /// The first address behind the region.
@@ -71,7 +106,10 @@ impl Region {
     /// Where the memory is in this process. It stays there until the last clone is dropped; a
     /// device must have given it back by then.
     pub fn as_ptr(&self) -> *const u8 {
-        self.pages.as_ptr().cast()
+        match &self.pages {
+            Pages::Own(pages) => pages.as_ptr().cast(),
+            Pages::Mapped(mapped) => mapped.as_ptr(),
+        }
     }
 
     /// Returns whether all of `len` bytes at `addr` are in the region.
@@ -81,7 +119,12 @@ impl Region {
 
     /// The 16 bits that hold the byte at `offset`.
     fn cell(&self, offset: usize) -> &AtomicU16 {
-        &self.pages[offset / PAGE].0[offset % PAGE / 2]
+        match &self.pages {
+            Pages::Own(pages) => &pages[offset / PAGE].0[offset % PAGE / 2],
+            Pages::Mapped(mapped) => mapped
+                .get_atomic_ref(offset & !1)
+                .expect("callers stay inside the region"),
+        }
     }
 
     fn offset(&self, addr: u64, len: usize) -> usize {
@@ -165,9 +208,33 @@ impl Region {
 mod tests {
     use super::*;
 
+    use vmm_sys_util::tempfile::TempFile;
+
+    fn mapped() -> Region {
+        let file = TempFile::new().unwrap().into_file();
+        file.set_len(2 * PAGE as u64).unwrap();
+        Region::of_file(0x4000, 2 * PAGE, file).unwrap()
+    }
+
     #[test]
     fn bytes_come_back_at_any_alignment() {
-        let region = Region::new(0x4000, 2 * PAGE);
+        bytes_come_back(&Region::new(0x4000, 2 * PAGE));
+        bytes_come_back(&mapped());
+    }
+
+    #[test]
+    fn a_mapped_file_is_shared() {
+        let region = mapped();
+        let Pages::Mapped(pages) = &region.pages else {
+            panic!("not mapped");
+        };
+        let file = pages.file_offset().unwrap().file().try_clone().unwrap();
+        let other = Region::of_file(0x4000, 2 * PAGE, file).unwrap();
+        region.store_u16(0x5ffe, 0x1234);
+        assert_eq!(other.load_u16(0x5ffe), 0x1234);
+    }
+
+    fn bytes_come_back(region: &Region) {
         for at in PAGE - 5..PAGE + 2 {
             for len in 0..9 {
                 let bytes: Vec<u8> = (0..len).map(|n| n as u8 + 1).collect();
