@@ -113,11 +113,13 @@ impl<T> Table<T> {
     }
 
     fn entry(&self, id: u32) -> Result<&Entry<T>, Refusal> {
-        self.entries.get(&id).ok_or(if (self.first..self.next).contains(&id) {
-            Refusal::Destroyed(self.name)
-        } else {
-            Refusal::NeverMade(self.name)
-        })
+        self.entries
+            .get(&id)
+            .ok_or(if (self.first..self.next).contains(&id) {
+                Refusal::Destroyed(self.name)
+            } else {
+                Refusal::NeverMade(self.name)
+            })
     }
 
     /// Looks at an object.

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use crate::{
     eq::Events,
+    eswitch::Eswitch,
     fault::Faults,
     memory::DmaSpace,
-    eswitch::Eswitch,
     mkey::Mkeys,
     profile::Profile,
     trace::Trace,

@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The other end: a driver of a ConnectX virtual function, in the same process.
+//!
+//! A [`Host`] owns memory, interrupt vectors and a [`Function`](mlx5_model::function::Function),
+//! and drives it as a driver in a kernel does: through BAR and memory alone. Tests and benchmarks
+//! of the model stand on it, and since it encodes what the model decodes with the same `prm`, a
+//! field that one end misreads is seen.
+
+pub mod command;
+pub mod eq;
+pub mod memory;
+pub mod vectors;
+
+pub use self::{
+    command::Failure,
+    memory::{
+        Buffer,
+        Memory, //
+    },
+    vectors::Vectors, //
+};
