@@ -17,9 +17,13 @@
 
 pub mod command;
 pub mod eq;
+pub mod flow;
 pub mod layout;
 mod opcode;
+pub mod rqt;
 mod status;
+pub mod tir;
+pub mod tis;
 
 pub use self::{
     command::Command,
@@ -39,4 +43,11 @@ pub use {
 };
 
 /// The structures of this crate.
-pub static LAYOUTS: &[&[layout::Info]] = &[command::LAYOUTS, eq::LAYOUTS];
+pub static LAYOUTS: &[&[layout::Info]] = &[
+    command::LAYOUTS,
+    eq::LAYOUTS,
+    flow::LAYOUTS,
+    rqt::LAYOUTS,
+    tir::LAYOUTS,
+    tis::LAYOUTS,
+];
