@@ -24,6 +24,7 @@ pub mod rqt;
 mod status;
 pub mod tir;
 pub mod tis;
+pub mod virtq;
 
 pub use self::{
     command::Command,
@@ -50,4 +51,5 @@ pub static LAYOUTS: &[&[layout::Info]] = &[
     rqt::LAYOUTS,
     tir::LAYOUTS,
     tis::LAYOUTS,
+    virtq::LAYOUTS,
 ];
