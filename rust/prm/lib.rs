@@ -15,16 +15,21 @@
 #![allow(unused_attributes, clippy::duplicated_attributes)]
 #![forbid(unsafe_code)]
 
+pub mod cap;
 pub mod command;
 pub mod eq;
 pub mod flow;
+pub mod hca;
 pub mod layout;
 mod opcode;
+pub mod page;
+pub mod register;
 pub mod rqt;
 mod status;
 pub mod tir;
 pub mod tis;
 pub mod virtq;
+pub mod vport;
 
 pub use self::{
     command::Command,
@@ -45,11 +50,16 @@ pub use {
 
 /// The structures of this crate.
 pub static LAYOUTS: &[&[layout::Info]] = &[
+    cap::LAYOUTS,
     command::LAYOUTS,
     eq::LAYOUTS,
     flow::LAYOUTS,
+    hca::LAYOUTS,
+    page::LAYOUTS,
+    register::LAYOUTS,
     rqt::LAYOUTS,
     tir::LAYOUTS,
     tis::LAYOUTS,
     virtq::LAYOUTS,
+    vport::LAYOUTS,
 ];
