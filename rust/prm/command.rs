@@ -47,6 +47,41 @@ macro_rules! commands {
     )*};
 }
 
+crate::values! {
+    /// Whether a command reached the firmware: bits 7 to 1 of `status_own`. Where it did not,
+    /// nothing was executed and there is no output.
+    pub enum Delivery: u8 {
+        /// It did.
+        OK = 0x0,
+        /// A signature is wrong.
+        SIGNAT_ERR = 0x1,
+        /// A mailbox has another token than its entry.
+        TOK_ERR = 0x2,
+        /// The mailboxes of a chain are not numbered from 0.
+        BAD_BLK_NUM_ERR = 0x3,
+        /// A mailbox of the output is not where mailboxes can be.
+        OUT_PTR_ALIGN_ERR = 0x4,
+        /// A mailbox of the input is not where mailboxes can be.
+        IN_PTR_ALIGN_ERR = 0x5,
+        /// An error inside the firmware.
+        FW_ERR = 0x6,
+        /// The length of the input is impossible, or its chain ends early.
+        IN_LENGTH_ERR = 0x7,
+        /// The length of the output is impossible, or its chain ends early.
+        OUT_LENGTH_ERR = 0x8,
+        /// A field that must be 0 is not.
+        RES_FLD_NOT_CLR_ERR = 0x9,
+        /// The entry is not one of this transport.
+        CMD_DESCR_ERR = 0x10,
+    }
+}
+
+/// The transport of commands to a PCI function: `type` of an [`Entry`].
+pub const PCI_TRANSPORT: u8 = 7;
+
+/// The bit of `status_own` that says that the firmware owns the entry.
+pub const OWNED_BY_FIRMWARE: u8 = 1;
+
 crate::layout! {
     /// What every input begins with.
     pub struct InputHeader = "", 0x10 {

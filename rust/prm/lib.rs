@@ -20,6 +20,7 @@ pub mod command;
 pub mod eq;
 pub mod flow;
 pub mod hca;
+pub mod init_segment;
 pub mod layout;
 mod opcode;
 pub mod page;
@@ -57,6 +58,7 @@ pub static LAYOUTS: &[&[layout::Info]] = &[
     hca::LAYOUTS,
     page::LAYOUTS,
     register::LAYOUTS,
+    init_segment::LAYOUTS,
     rqt::LAYOUTS,
     tir::LAYOUTS,
     tis::LAYOUTS,

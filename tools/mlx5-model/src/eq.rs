@@ -50,6 +50,17 @@ impl Events {
         let _ = event;
         todo!()
     }
+
+    /// Returns whether an event queue wants to be told of commands that are complete.
+    pub fn wants_commands(&self) -> bool {
+        false
+    }
+
+    /// The driver wrote `from` at `offset` of doorbell page `uar`: it arms an event queue or a
+    /// completion queue, or tells how far it has come. Never waits.
+    pub fn ring(&self, uar: u32, offset: u64, from: &[u8]) {
+        let _ = (uar, offset, from);
+    }
 }
 
 /// The commands of this area.

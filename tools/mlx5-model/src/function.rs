@@ -4,12 +4,26 @@
 
 use std::sync::{
     Arc,
-    Mutex, //
+    Mutex,
+    PoisonError, //
 };
 
 use crate::{
+    command::queue::{
+        Queue,
+        SharedHca, //
+    },
+    eq::Events,
     eswitch::Eswitch,
-    hca::Hca,
+    hca::{
+        Hca,
+        FIRST_UAR,
+        UARS, //
+    },
+    init_segment::{
+        Registers,
+        Request, //
+    },
     memory::DmaSpace,
     platform::{
         Interrupts,
@@ -17,7 +31,11 @@ use crate::{
     },
     profile::Profile,
     trace::Trace,
-    virtq::Workers, //
+    virtq::{
+        Doorbells,
+        Workers, //
+    },
+    vport::Vport, //
 };
 
 /// The size of BAR 0 in bytes.
@@ -25,6 +43,9 @@ pub const BAR_SIZE: u64 = 2 << 20;
 
 /// The doorbell page of virtqueues: a 16-bit little-endian queue index is a kick.
 pub const DOORBELL_PAGE: u64 = 0x18_0000;
+
+/// Where it ends.
+const DOORBELL_END: u64 = DOORBELL_PAGE + 0x1000;
 
 /// What tells one function from another.
 #[derive(Clone, Debug)]
@@ -55,36 +76,97 @@ pub struct Surroundings {
     pub interrupts: Arc<dyn Interrupts>,
 }
 
+/// The size of a page of doorbells in bytes.
+const UAR_SIZE: u64 = 0x1000;
+
+/// Where the first page of doorbells is in BAR 0.
+const UAR_START: u64 = FIRST_UAR as u64 * UAR_SIZE;
+
+/// Where the pages of doorbells end.
+const UAR_END: u64 = UAR_START + UARS as u64 * UAR_SIZE;
+
 /// One virtual function.
 pub struct Function {
     /// What everything inside stands on.
     pub platform: Arc<Platform>,
     /// What commands act on.
-    pub hca: Mutex<Option<Hca>>,
+    pub hca: SharedHca,
+    registers: Arc<Registers>,
+    vport: Arc<Vport>,
+    // Ends its thread when it is dropped.
+    commands: Queue,
 }
 
 impl Function {
     /// Makes a function that no driver has touched yet, and hangs it on the switch.
-    pub fn new(settings: Settings, surroundings: Surroundings) -> Arc<Self> {
-        let _ = (settings, surroundings);
-        todo!()
+    ///
+    /// # Errors
+    ///
+    /// If there can be no thread for its commands.
+    pub fn new(settings: Settings, surroundings: Surroundings) -> std::io::Result<Arc<Self>> {
+        let platform = Arc::new(Platform {
+            name: settings.name,
+            memory: surroundings.memory,
+            interrupts: surroundings.interrupts,
+            profile: settings.profile,
+            faults: Arc::default(),
+            trace: surroundings.trace,
+            events: Events::default(),
+            mkeys: Arc::default(),
+            doorbells: Doorbells::default(),
+            workers: surroundings.workers,
+            eswitch: surroundings.eswitch,
+        });
+        let vport = Arc::new(Vport {});
+        let registers = Arc::new(Registers::new(platform.profile.firmware));
+        let hca = Arc::new(Mutex::new(Some(Hca::new(platform.clone(), vport.clone()))));
+        let commands = Queue::start(platform.clone(), registers.clone(), hca.clone())?;
+        Ok(Arc::new(Self {
+            platform,
+            hca,
+            registers,
+            vport,
+            commands,
+        }))
     }
 
     /// The driver reads `to.len()` bytes of BAR 0 at `offset`. What is not there reads as 0; a
     /// function that is gone reads as all ones.
     pub fn bar_read(&self, offset: u64, to: &mut [u8]) {
-        let _ = (offset, to);
-        todo!()
+        self.registers.read(offset, to);
     }
 
     /// The driver writes to BAR 0 at `offset`. Never waits: what takes time goes to a thread.
     pub fn bar_write(&self, offset: u64, from: &[u8]) {
-        let _ = (offset, from);
-        todo!()
+        match offset {
+            ..UAR_START => {
+                for request in self.registers.write(offset, from) {
+                    match request {
+                        Request::Commands(slots) => self.commands.ring(slots),
+                        Request::Interface(_) => {}
+                    }
+                }
+            }
+            UAR_START..UAR_END => {
+                let uar = (offset / UAR_SIZE) as u32;
+                self.platform.events.ring(uar, offset % UAR_SIZE, from);
+            }
+            DOORBELL_PAGE.. => {
+                if let (..DOORBELL_END, Some(index)) = (offset, from.first_chunk()) {
+                    self.platform.doorbells.kick(u16::from_le_bytes(*index));
+                }
+            }
+            _ => {}
+        }
     }
 
     /// The function is reset: every object goes, nothing touches the driver's memory afterwards.
     pub fn reset(&self) {
-        todo!()
+        self.registers.reset();
+        self.commands.reset();
+        let mut hca = self.hca.lock().unwrap_or_else(PoisonError::into_inner);
+        // The old state goes before there is a new one: both have the same queues and numbers.
+        *hca = None;
+        *hca = Some(Hca::new(self.platform.clone(), self.vport.clone()));
     }
 }

@@ -25,6 +25,7 @@ pub mod fault;
 pub mod frame;
 pub mod function;
 pub mod hca;
+pub mod init_segment;
 pub mod memory;
 pub mod mkey;
 pub mod object;

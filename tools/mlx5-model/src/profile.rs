@@ -7,4 +7,6 @@
 pub struct Profile {
     /// The name of the profile.
     pub name: String,
+    /// The version of the firmware: major, minor, sub-minor.
+    pub firmware: [u16; 3],
 }

@@ -2,17 +2,28 @@
 
 //! Commands: from the bytes of an input to the area that executes it, and back.
 
+pub mod mailbox;
+pub mod queue;
+
 use prm::{
+    command::{
+        ObjectInputHeader,
+        OutputHeader, //
+    },
     layout::Info,
     Command,
     Layout,
     ObjectType,
-    Opcode, //
+    Opcode,
+    Status, //
 };
 use zerocopy::IntoBytes;
 
 use crate::{
-    hca::Hca,
+    hca::{
+        Hca,
+        Stage, //
+    },
     refusal::Refusal, //
 };
 
@@ -113,4 +124,89 @@ pub fn find(opcode: u16, object: u16) -> Result<&'static Handler, Refusal> {
         }
     }
     Err(refusal)
+}
+
+/// What became of a command.
+pub struct Outcome {
+    /// What it was, if it is one of the model's.
+    pub handler: Option<&'static Handler>,
+    /// Why it was refused, if it was.
+    pub refusal: Option<Refusal>,
+    /// The whole output.
+    pub output: Vec<u8>,
+}
+
+/// Does a command, whose input is at least as long as every input: from the whole input to the
+/// whole output, which has room in `outlen` bytes.
+pub fn perform(hca: &mut Hca, input: &[u8], outlen: usize) -> Outcome {
+    let (opcode, object) = ObjectInputHeader::split(input).map_or((0, 0), |(header, _)| {
+        let opcode = header
+            .opcode()
+            .map_or_else(|other| other.0, |opcode| opcode as u64);
+        let object = header
+            .obj_type()
+            .map_or_else(|other| other.0, |object| object as u64);
+        (opcode as u16, object as u16)
+    });
+    let found = find(opcode, object);
+    let handler = found.ok();
+    match found.and_then(|handler| run(handler, hca, input, outlen)) {
+        Ok(output) => Outcome {
+            handler,
+            refusal: None,
+            output,
+        },
+        Err(refusal) => Outcome {
+            handler,
+            refusal: Some(refusal),
+            output: refused(refusal.status(), refusal.syndrome()),
+        },
+    }
+}
+
+fn run(handler: &Handler, hca: &mut Hca, input: &[u8], outlen: usize) -> Result<Vec<u8>, Refusal> {
+    allowed(handler.opcode, hca.stage)?;
+    if input.len() < handler.input.bytes {
+        return Err(Refusal::InputTooShort);
+    }
+    if outlen < handler.output.bytes {
+        return Err(Refusal::OutputTooShort);
+    }
+    (handler.run)(hca, input)
+}
+
+/// The output of a command that was not done.
+pub fn refused(status: Status, syndrome: u32) -> Vec<u8> {
+    let mut output = OutputHeader::new();
+    output.set_status(status).set_syndrome(syndrome);
+    output.as_bytes().to_vec()
+}
+
+/// Says whether a command can be done as far as the function has come.
+fn allowed(opcode: Opcode, stage: Stage) -> Result<(), Refusal> {
+    match (stage, opcode) {
+        (Stage::Disabled, Opcode::ENABLE_HCA) => Ok(()),
+        (Stage::Disabled, _) => Err(Refusal::NotEnabled),
+        (_, Opcode::ENABLE_HCA) => Err(Refusal::AlreadyEnabled),
+        (Stage::Running, Opcode::INIT_HCA | Opcode::SET_HCA_CAP | Opcode::SET_ISSI) => {
+            Err(Refusal::AlreadyStarted)
+        }
+        (Stage::Running, _) => Ok(()),
+        (
+            Stage::Enabled,
+            Opcode::QUERY_HCA_CAP
+            | Opcode::SET_HCA_CAP
+            | Opcode::QUERY_ADAPTER
+            | Opcode::INIT_HCA
+            | Opcode::DISABLE_HCA
+            | Opcode::QUERY_PAGES
+            | Opcode::MANAGE_PAGES
+            | Opcode::QUERY_ISSI
+            | Opcode::SET_ISSI
+            | Opcode::SET_DRIVER_VERSION
+            | Opcode::ACCESS_REG
+            | Opcode::NOP,
+        ) => Ok(()),
+        (Stage::Enabled, _) => Err(Refusal::NotStarted),
+    }
 }

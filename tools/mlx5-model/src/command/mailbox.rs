@@ -1,0 +1,237 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The transport of commands: entries of the command queue, and chains of mailboxes.
+//!
+//! ```text
+//!   entry    ┌──────┬─────────┬──────────┬─────────┬─────────┬───────┬────────────┐
+//!   64 bytes │ type │ in_ptr  │ in  (16) │ out(16) │ out_ptr │ token │ status_own │
+//!            └──────┴────┬────┴──────────┴─────────┴────┬────┴───────┴────────────┘
+//!                        ▼                              ▼
+//!                 ┌─────────────┐  next  ┌────────┐    the same for the output
+//!   mailbox       │ data   (512)│ ─────> │        │
+//!                 │ number token│        └────────┘
+//!                 └─────────────┘
+//! ```
+//!
+//! An input or output begins in the entry and goes on in as many mailboxes as its length needs.
+//! Everything here was written by the driver: it is read once, and checked. Signatures are not
+//! used, as drivers turn them off.
+
+use std::sync::atomic::{
+    fence,
+    Ordering, //
+};
+
+use prm::{
+    command::{
+        Delivery,
+        Entry,
+        Mailbox,
+        OWNED_BY_FIRMWARE,
+        PCI_TRANSPORT, //
+    },
+    Layout, //
+};
+use zerocopy::IntoBytes;
+
+use crate::memory::Dma;
+
+/// The longest input or output in bytes: the largest memory key fits well.
+const LONGEST: usize = 16 << 20;
+
+/// The part of an input or output that is in the entry, in bytes.
+const INLINE: usize = 16;
+
+/// The part of an input or output that is in one mailbox, in bytes.
+const BLOCK: usize = 512;
+
+/// Where `status_own` is in an entry.
+const STATUS_OWN: u64 = 0x3f;
+
+/// A command as the driver put it.
+#[derive(Debug)]
+pub struct Request {
+    /// The address of the entry.
+    entry: u64,
+    /// The entry's token.
+    token: u8,
+    /// The whole input.
+    pub input: Vec<u8>,
+    /// The room for the output in bytes.
+    pub outlen: usize,
+    /// The addresses of the output's mailboxes.
+    blocks: Vec<u64>,
+}
+
+/// What an entry turned out to be.
+#[derive(Debug)]
+pub enum Fetched {
+    /// A command.
+    Request(Request),
+    /// A command that is not to be executed: how delivery went is to be told with [`release`].
+    Undelivered(Delivery),
+    /// Nothing: the entry cannot be read, or is not the firmware's.
+    Nothing,
+}
+
+/// Reads the command whose entry is at `entry`.
+pub fn fetch(memory: &Dma, entry: u64) -> Fetched {
+    let mut bytes = Entry::new();
+    if memory.read(entry, bytes.as_mut_bytes()).is_err()
+        || bytes.status_own() & OWNED_BY_FIRMWARE == 0
+    {
+        return Fetched::Nothing;
+    }
+    match read(memory, entry, &bytes) {
+        Ok(request) => Fetched::Request(request),
+        Err(delivery) => Fetched::Undelivered(delivery),
+    }
+}
+
+fn read(memory: &Dma, address: u64, entry: &Entry) -> Result<Request, Delivery> {
+    if entry.transport() != PCI_TRANSPORT {
+        return Err(Delivery::CMD_DESCR_ERR);
+    }
+    let inlen = length(entry.inlen()).ok_or(Delivery::IN_LENGTH_ERR)?;
+    let outlen = length(entry.outlen()).ok_or(Delivery::OUT_LENGTH_ERR)?;
+
+    let mut input = entry.input().to_vec();
+    let mut chain = Chain::of(memory, entry.in_ptr(), entry.token(), inlen);
+    while let Some(mailbox) = chain.next() {
+        let (_, mailbox) = mailbox.map_err(|broken| match broken {
+            Broken::Address => Delivery::IN_PTR_ALIGN_ERR,
+            Broken::End => Delivery::IN_LENGTH_ERR,
+            Broken::Other(delivery) => delivery,
+        })?;
+        input.extend_from_slice(mailbox.data());
+    }
+    input.truncate(inlen);
+
+    // The output's chain is walked before anything is executed: what could not be delivered must
+    // not be done either.
+    let mut blocks = Vec::new();
+    let mut chain = Chain::of(memory, entry.out_ptr(), entry.token(), outlen);
+    while let Some(mailbox) = chain.next() {
+        let (at, _) = mailbox.map_err(|broken| match broken {
+            Broken::Address => Delivery::OUT_PTR_ALIGN_ERR,
+            Broken::End => Delivery::OUT_LENGTH_ERR,
+            Broken::Other(delivery) => delivery,
+        })?;
+        blocks.push(at);
+    }
+    Ok(Request {
+        entry: address,
+        token: entry.token(),
+        input,
+        outlen,
+        blocks,
+    })
+}
+
+/// A length of an input or output, if it is one.
+fn length(len: u32) -> Option<usize> {
+    usize::try_from(len)
+        .ok()
+        .filter(|len| (INLINE..=LONGEST).contains(len))
+}
+
+impl Request {
+    /// Writes the output, as much of it as there is room for. What is left of the last mailbox
+    /// that is written becomes 0.
+    ///
+    /// # Errors
+    ///
+    /// [`Delivery::OUT_PTR_ALIGN_ERR`] if memory that was there when the command was fetched is
+    /// there no more.
+    pub fn deliver(&self, memory: &Dma, output: &[u8]) -> Result<(), Delivery> {
+        let gone = |_| Delivery::OUT_PTR_ALIGN_ERR;
+        let output = &output[..output.len().min(self.outlen)];
+        let (inline, rest) = output.split_at(output.len().min(INLINE));
+        let mut first = [0; INLINE];
+        first[..inline.len()].copy_from_slice(inline);
+        let room = Entry::INFO.field("out").map_or(0, |field| field.offset / 8) as u64;
+        memory
+            .write(self.entry.wrapping_add(room), &first)
+            .map_err(gone)?;
+        for (at, data) in self.blocks.iter().zip(rest.chunks(BLOCK)) {
+            let mut mailbox = Mailbox::new();
+            mailbox.data_mut()[..data.len()].copy_from_slice(data);
+            // What stands behind the data is the driver's, but for the token.
+            memory.write(*at, mailbox.data()).map_err(gone)?;
+            let token = Mailbox::INFO
+                .field("token")
+                .map_or(0, |field| field.offset / 8) as u64;
+            memory
+                .write(at.wrapping_add(token), &[self.token])
+                .map_err(gone)?;
+        }
+        Ok(())
+    }
+}
+
+/// Gives the entry at `entry` back to the driver, after everything else was written.
+pub fn release(memory: &Dma, entry: u64, delivery: Delivery) {
+    fence(Ordering::Release);
+    // If the entry is not there any more, nobody waits for it.
+    let _ = memory.write(entry.wrapping_add(STATUS_OWN), &[(delivery as u8) << 1]);
+}
+
+/// Why a chain of mailboxes cannot be followed.
+enum Broken {
+    /// There can be no mailbox at the address.
+    Address,
+    /// The chain ends early.
+    End,
+    /// Something else.
+    Other(Delivery),
+}
+
+/// The mailboxes of one input or output, as many as its length needs. A chain may be longer; that
+/// it leads in a circle shows in the numbers.
+struct Chain<'a> {
+    memory: &'a Dma,
+    next: u64,
+    token: u8,
+    done: usize,
+    count: usize,
+}
+
+impl<'a> Chain<'a> {
+    fn of(memory: &'a Dma, first: u64, token: u8, len: usize) -> Self {
+        Self {
+            memory,
+            next: first,
+            token,
+            done: 0,
+            count: len.saturating_sub(INLINE).div_ceil(BLOCK),
+        }
+    }
+
+    fn follow(&mut self) -> Result<(u64, Mailbox), Broken> {
+        let at = self.next;
+        if at == 0 {
+            return Err(Broken::End);
+        }
+        let mut mailbox = Mailbox::new();
+        if at % BLOCK as u64 != 0 || self.memory.read(at, mailbox.as_mut_bytes()).is_err() {
+            return Err(Broken::Address);
+        }
+        if mailbox.token() != self.token {
+            return Err(Broken::Other(Delivery::TOK_ERR));
+        }
+        if usize::try_from(mailbox.block_num()) != Ok(self.done) {
+            return Err(Broken::Other(Delivery::BAD_BLK_NUM_ERR));
+        }
+        self.done += 1;
+        self.next = mailbox.next();
+        Ok((at, mailbox))
+    }
+}
+
+impl Iterator for Chain<'_> {
+    type Item = Result<(u64, Mailbox), Broken>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        (self.done < self.count).then(|| self.follow())
+    }
+}
