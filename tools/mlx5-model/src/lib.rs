@@ -35,5 +35,6 @@ pub mod qp;
 pub mod refusal;
 pub mod steering;
 pub mod trace;
+pub mod vfio;
 pub mod virtq;
 pub mod vport;
