@@ -17,18 +17,24 @@
 
 pub mod cap;
 pub mod command;
+pub mod cq;
 pub mod eq;
 pub mod flow;
 pub mod hca;
 pub mod init_segment;
 pub mod layout;
+pub mod mkey;
 mod opcode;
 pub mod page;
+pub mod pd;
+pub mod qp;
 pub mod register;
 pub mod rqt;
 mod status;
 pub mod tir;
 pub mod tis;
+pub mod uar;
+pub mod umem;
 pub mod virtq;
 pub mod vport;
 
@@ -53,15 +59,21 @@ pub use {
 pub static LAYOUTS: &[&[layout::Info]] = &[
     cap::LAYOUTS,
     command::LAYOUTS,
+    cq::LAYOUTS,
     eq::LAYOUTS,
     flow::LAYOUTS,
     hca::LAYOUTS,
-    page::LAYOUTS,
-    register::LAYOUTS,
     init_segment::LAYOUTS,
+    mkey::LAYOUTS,
+    page::LAYOUTS,
+    pd::LAYOUTS,
+    qp::LAYOUTS,
+    register::LAYOUTS,
     rqt::LAYOUTS,
     tir::LAYOUTS,
     tis::LAYOUTS,
+    uar::LAYOUTS,
+    umem::LAYOUTS,
     virtq::LAYOUTS,
     vport::LAYOUTS,
 ];

@@ -13,24 +13,24 @@ use crate::{
         Queue,
         SharedHca, //
     },
+    cq::Cqs,
     eq::Events,
     eswitch::Eswitch,
-    hca::{
-        Hca,
-        FIRST_UAR,
-        UARS, //
-    },
+    hca::Hca,
     init_segment::{
         Registers,
         Request, //
     },
     memory::DmaSpace,
+    mkey::Mkeys,
     platform::{
         Interrupts,
         Platform, //
     },
     profile::Profile,
+    qp::Qps,
     trace::Trace,
+    uar,
     virtq::{
         Doorbells,
         Workers, //
@@ -76,14 +76,11 @@ pub struct Surroundings {
     pub interrupts: Arc<dyn Interrupts>,
 }
 
-/// The size of a page of doorbells in bytes.
-const UAR_SIZE: u64 = 0x1000;
-
 /// Where the first page of doorbells is in BAR 0.
-const UAR_START: u64 = FIRST_UAR as u64 * UAR_SIZE;
+const UAR_START: u64 = uar::FIRST as u64 * uar::PAGE_SIZE;
 
 /// Where the pages of doorbells end.
-const UAR_END: u64 = UAR_START + UARS as u64 * UAR_SIZE;
+const UAR_END: u64 = UAR_START + uar::COUNT as u64 * uar::PAGE_SIZE;
 
 /// One virtual function.
 pub struct Function {
@@ -106,13 +103,15 @@ impl Function {
     pub fn new(settings: Settings, surroundings: Surroundings) -> std::io::Result<Arc<Self>> {
         let platform = Arc::new(Platform {
             name: settings.name,
+            events: Events::new(surroundings.memory.clone(), surroundings.interrupts.clone()),
+            cqs: Cqs::default(),
+            qps: Qps::default(),
+            mkeys: Arc::new(Mkeys::new(surroundings.memory.clone())),
             memory: surroundings.memory,
             interrupts: surroundings.interrupts,
             profile: settings.profile,
             faults: Arc::default(),
             trace: surroundings.trace,
-            events: Events::default(),
-            mkeys: Arc::default(),
             doorbells: Doorbells::default(),
             workers: surroundings.workers,
             eswitch: surroundings.eswitch,
@@ -148,8 +147,8 @@ impl Function {
                 }
             }
             UAR_START..UAR_END => {
-                let uar = (offset / UAR_SIZE) as u32;
-                self.platform.events.ring(uar, offset % UAR_SIZE, from);
+                let page = (offset / uar::PAGE_SIZE) as u32;
+                uar::doorbell(&self.platform, page, offset % uar::PAGE_SIZE, from);
             }
             DOORBELL_PAGE.. => {
                 if let (..DOORBELL_END, Some(index)) = (offset, from.first_chunk()) {
@@ -167,6 +166,7 @@ impl Function {
         let mut hca = self.hca.lock().unwrap_or_else(PoisonError::into_inner);
         // The old state goes before there is a new one: both have the same queues and numbers.
         *hca = None;
+        self.platform.clear();
         *hca = Some(Hca::new(self.platform.clone(), self.vport.clone()));
     }
 }

@@ -5,32 +5,25 @@
 use std::sync::Arc;
 
 use crate::{
-    cq::Cqs,
     object::Table,
+    pd::{
+        self,
+        Pd,
+        TransportDomain, //
+    },
     platform::Platform,
-    qp::Qps,
     steering::Steering,
+    uar::{
+        self,
+        Uar, //
+    },
+    umem::{
+        self,
+        Umems, //
+    },
     virtq::Virtqs,
     vport::Vport, //
 };
-
-/// The number of the first page of doorbells; those before it are other registers.
-pub const FIRST_UAR: u32 = 0x10;
-
-/// How many pages of doorbells there are, up to the table of interrupt vectors in BAR 0.
-pub const UARS: u32 = 0x102 - FIRST_UAR;
-
-/// A protection domain: what memory keys and queues must share to be used together.
-#[derive(Debug)]
-pub struct Pd;
-
-/// A transport domain: what receive and transmit interfaces belong to.
-#[derive(Debug)]
-pub struct TransportDomain;
-
-/// A page of doorbells.
-#[derive(Debug)]
-pub struct Uar;
 
 /// How far a driver has come with a function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -54,10 +47,8 @@ pub struct Hca {
     pub steering: Steering,
     /// Virtqueues and their counters.
     pub virtqs: Virtqs,
-    /// Queue pairs.
-    pub qps: Qps,
-    /// Completion queues.
-    pub cqs: Cqs,
+    /// Registered memory.
+    pub umems: Umems,
     /// Transport domains.
     pub transport_domains: Table<TransportDomain>,
     /// Protection domains.
@@ -66,7 +57,7 @@ pub struct Hca {
     pub uars: Table<Uar>,
     /// The port on the switch.
     pub vport: Arc<Vport>,
-    /// What is shared with traffic: event queues and memory keys among it.
+    /// What is shared with traffic: memory keys and queues among it.
     pub platform: Arc<Platform>,
 }
 
@@ -77,11 +68,10 @@ impl Hca {
             stage: Stage::Disabled,
             steering: Steering {},
             virtqs: Virtqs {},
-            qps: Table::new("queue pair", 0x40, 1 << 20),
-            cqs: Table::new("completion queue", 0x40, 1 << 20),
-            transport_domains: Table::new("transport domain", 1, 1 << 20),
-            pds: Table::new("protection domain", 1, 1 << 20),
-            uars: Table::new("doorbell page", FIRST_UAR, UARS),
+            umems: umem::umems(),
+            transport_domains: pd::transport_domains(),
+            pds: pd::pds(),
+            uars: uar::uars(),
             vport,
             platform,
         }

@@ -17,6 +17,7 @@
 //! Commands change objects under one lock for each function ([`hca::Hca`]). Traffic never takes
 //! that lock: what it needs is shared through [`platform::Platform`] or held by the queue itself.
 
+pub mod buffer;
 pub mod command;
 pub mod cq;
 pub mod eq;
@@ -29,12 +30,15 @@ pub mod init_segment;
 pub mod memory;
 pub mod mkey;
 pub mod object;
+pub mod pd;
 pub mod platform;
 pub mod profile;
 pub mod qp;
 pub mod refusal;
 pub mod steering;
 pub mod trace;
+pub mod uar;
+pub mod umem;
 pub mod vfio;
 pub mod virtq;
 pub mod vport;

@@ -9,19 +9,32 @@ use virtio::memory::{
     Memory, //
 };
 
+use crate::memory::DmaSpace;
+
 /// The memory keys of a function.
-#[derive(Default)]
-pub struct Mkeys {}
+pub struct Mkeys {
+    memory: Arc<DmaSpace>,
+}
 
 impl Mkeys {
-    /// Opens a key for a device that reads and writes through it, as an address space.
+    /// Makes a function's memory keys, none yet, for `memory`.
+    pub fn new(memory: Arc<DmaSpace>) -> Self {
+        Self { memory }
+    }
+
+    /// Opens a key for an object of protection domain `pd` that reads and writes through it, as an
+    /// address space.
     ///
     /// The key is looked up by its number at each use: one that was destroyed faults, and so does
     /// what it refers to.
-    pub fn open(self: &Arc<Self>, key: u32) -> Space {
-        let _ = key;
+    pub fn open(self: &Arc<Self>, key: u32, pd: u32) -> Space {
+        let _ = (key, pd, &self.memory);
         todo!()
     }
+
+    /// Takes every key away, used or not. Nothing is read or written through one when this
+    /// returns.
+    pub fn clear(&self) {}
 }
 
 /// The address space of one memory key.

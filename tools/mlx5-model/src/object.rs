@@ -161,6 +161,13 @@ impl<T> Table<T> {
         }
     }
 
+    /// Takes every object away, used or not, and begins to count anew.
+    pub fn clear(&mut self) {
+        self.entries.clear();
+        self.freed.clear();
+        self.next = self.first;
+    }
+
     /// The objects there are, in the order of their numbers.
     pub fn iter(&self) -> impl Iterator<Item = (u32, &Arc<T>)> {
         self.entries.iter().map(|(id, entry)| (*id, &entry.object))

@@ -5,12 +5,14 @@
 use std::sync::Arc;
 
 use crate::{
+    cq::Cqs,
     eq::Events,
     eswitch::Eswitch,
     fault::Faults,
     memory::DmaSpace,
     mkey::Mkeys,
     profile::Profile,
+    qp::Qps,
     trace::Trace,
     virtq::{
         Doorbells,
@@ -42,6 +44,10 @@ pub struct Platform {
     pub trace: Arc<Trace>,
     /// The event queues.
     pub events: Events,
+    /// The completion queues.
+    pub cqs: Cqs,
+    /// The queue pairs.
+    pub qps: Qps,
     /// The memory keys.
     pub mkeys: Arc<Mkeys>,
     /// Who hears the doorbell of which virtqueue.
@@ -50,4 +56,15 @@ pub struct Platform {
     pub workers: Arc<Workers>,
     /// The switch the function hangs on.
     pub eswitch: Arc<Eswitch>,
+}
+
+impl Platform {
+    /// Takes away every object that is shared with traffic, used or not: nothing touches the
+    /// driver's memory for it when this returns.
+    pub fn clear(&self) {
+        self.qps.clear();
+        self.cqs.clear();
+        self.mkeys.clear();
+        self.events.clear();
+    }
 }

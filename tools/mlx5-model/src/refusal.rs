@@ -83,6 +83,13 @@ refusals! {
 
     // Event queues, completion queues, queue pairs: 0x04....
 
+    /// The queue has more entries than the firmware can count.
+    QueueTooLarge = 0x04_0001, BAD_PARAM_ERR;
+    /// The list behind the command ends before all of it is said.
+    ListTooShort = 0x04_0002, BAD_INP_LEN_ERR;
+    /// A page does not begin where a page can.
+    PageNotAligned = 0x04_0003, BAD_PARAM_ERR;
+
     // Memory keys and umems: 0x05....
 
     // Virtqueues: 0x06....

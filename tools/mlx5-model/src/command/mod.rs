@@ -103,7 +103,11 @@ pub const fn handler<C: Execute>() -> Handler {
 }
 
 /// The commands of every area.
-static AREAS: &[&[Handler]] = &[crate::eq::COMMANDS];
+static AREAS: &[&[Handler]] = &[
+    crate::eq::COMMANDS,
+    crate::pd::COMMANDS,
+    crate::uar::COMMANDS,
+];
 
 /// Finds a command.
 ///

@@ -23,7 +23,10 @@ use std::{
     time::Instant,
 };
 
-use prm::command::Delivery;
+use prm::{
+    command::Delivery,
+    eq::EventType, //
+};
 
 use super::{
     mailbox::{
@@ -276,7 +279,7 @@ impl Shared {
             return;
         }
         // The driver does not expect an event for the command that makes the queue for it.
-        let events = self.platform.events.wants_commands();
+        let events = self.platform.events.wanted(EventType::CMD);
         let memory = self.platform.memory.snapshot();
         let delivery = match &job.body {
             Ok(request) => {
