@@ -26,13 +26,6 @@ PACKED = 1 << RING_PACKED
 suite = ktap.Suite("guests")
 
 
-# For a card whose guest QEMU puts behind shadow virtqueues.  QEMU 11.1.3 frees
-# only the first descriptor of each chain in such a queue, and once it has been
-# through all of them hands out some that are in use.  A Linux guest without
-# checksum offload, and what needs it, sends every frame in one descriptor.
-SHADOWED = "csum=off,host_tso4=off,host_tso6=off,host_ecn=off"
-
-
 def device(mgmtdev, name="guestport", **attributes):
     """A device for a guest."""
     return vdpa.Device(mgmtdev, name, driver="vhost_vdpa", mac=MAC, **attributes)
@@ -138,7 +131,7 @@ def multiqueue(mgmtdev):
 def shadow(mgmtdev):
     """Guest behind QEMU's shadow virtqueues."""
     with traffic.HostPort(mgmtdev) as port, device(mgmtdev) as dev:
-        card = f"disable-legacy=on,{SHADOWED}"
+        card = f"disable-legacy=on,{qemu.SHADOWED}"
         serve(port, dev, card=card, backend="x-svq=on", wanted=[VERSION_1])
 
 
@@ -202,34 +195,11 @@ def stop_and_continue(mgmtdev):
                 report(traffic.both_ways(guest, port))
 
 
-def migrate(source, target, folder):
-    """Moves the guest from one QEMU to another; QEMU's account of it."""
-    for guest in (source, target):
-        guest.monitor.command(
-            "migrate-set-capabilities",
-            # Under emulation a guest may send faster than it can be copied.
-            capabilities=[{"capability": name, "state": True}
-                          for name in ("events", "auto-converge")],
-        )
-    uri = f"unix:{folder}/migration"
-    target.monitor.command("migrate-incoming", uri=uri)
-    source.monitor.command("migrate-set-parameters", **{"downtime-limit": 2000})
-    source.monitor.command("migrate", uri=uri)
-    while True:
-        event = source.monitor.wait("MIGRATION", timeout=180)
-        status = event["data"]["status"]
-        if status == "completed":
-            break
-        assert status not in ("failed", "cancelled"), source.monitor.command("query-migrate")
-    target.monitor.wait("RESUME", timeout=60)
-    return source.monitor.command("query-migrate")
-
-
 @suite.test(timeout=500)
 def live_migration(mgmtdev):
     """Live migration between two QEMU processes and devices, with traffic."""
     for kind in ("disable-modern=on", "disable-legacy=on"):
-        card = f"{kind},{SHADOWED}"
+        card = f"{kind},{qemu.SHADOWED}"
         with traffic.HostPort(mgmtdev) as port, device(mgmtdev) as here, device(
             mgmtdev, name="target"
         ) as there, qemu.Guest(here, card=card) as source:
@@ -237,7 +207,7 @@ def live_migration(mgmtdev):
             traffic.prepare(source)
             with qemu.Guest(there, card=card, incoming=True) as target:
                 with traffic.Stream(source, port) as stream:
-                    result = migrate(source, target, target.folder)
+                    result = qemu.migrate(source, target)
                     # The guest lives on, and so does its connection.
                     assert target.get("echo alive") == "alive"
                     line, (sent, received, outages) = stream.finish(target)
