@@ -6,6 +6,11 @@
 # COMMAND it is a shell.  Leaves COMMAND's exit status; the kernel's console
 # goes to build/log/console.log.
 #
+# VM_MODEL=FILE names a configuration of tools/mlx5-model, by its path in the
+# checkout: the model runs beside the virtual machine and its functions are
+# plugged in (see model.sh).  No driver binds to them by itself: a test says
+# which one is to have which function, and what is there before.
+#
 # virtme-ng boots it: its memory is a shared memfd (virtiofs needs that), which
 # vfio-user devices need too, and more of QEMU's options pass through it.
 
@@ -67,12 +72,18 @@ console=${VM_CONSOLE:-$build/log/console.log}
 mkdir -p "$(dirname "$console")"
 options=(--run "$vmlinuz" "${kvm[@]}" --cpus "${VM_CPUS:-$(nproc)}" --memory "${VM_MEMORY:-6G}"
 	--rwdir=/src --rwdir=/cache --name rust-vdpa
-	--append loglevel=5 "--qemu-opts=$cpu")
+	--append loglevel=5)
+# File descriptor 3 is the kernel's console, and what virtme-ng says.
+boot=(sh -c 'cd / && exec vng "$@" "--qemu-opts=$0 ${MODEL_OPTIONS:-}" 2>&3' "$cpu")
+if [ -n "${VM_MODEL:-}" ]; then
+	boot=(tools/testbed/model.sh "$VM_MODEL" "${boot[@]}")
+	options+=(--append modprobe.blacklist=mlx5_core,mlx5_ib)
+fi
 
 if [ $# -eq 0 ]; then
-	in_tree "$root" "$tree" sh -c 'cd / && exec vng "$@"' sh "${options[@]}" \
-		--exec "/src/tools/testbed/vm-inside.sh bash -i"
+	in_tree "$root" "$tree" "${boot[@]}" "${options[@]}" \
+		--exec "/src/tools/testbed/vm-inside.sh bash -i" 3>&2
 else
-	in_tree "$root" "$tree" sh -c 'cd / && exec vng "$@"' sh "${options[@]}" --verbose \
-		--exec "exec 2>&1; /src/tools/testbed/vm-inside.sh $(printf '%q ' "$@")" 2>"$console"
+	in_tree "$root" "$tree" "${boot[@]}" "${options[@]}" --verbose \
+		--exec "exec 2>&1; /src/tools/testbed/vm-inside.sh $(printf '%q ' "$@")" 3>"$console"
 fi
