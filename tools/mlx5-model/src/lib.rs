@@ -19,6 +19,8 @@
 
 pub mod buffer;
 pub mod command;
+pub mod config;
+pub mod control;
 pub mod cq;
 pub mod eq;
 pub mod eswitch;
@@ -35,6 +37,7 @@ pub mod platform;
 pub mod profile;
 pub mod qp;
 pub mod refusal;
+pub mod socket;
 pub mod steering;
 pub mod trace;
 pub mod uar;
