@@ -157,7 +157,7 @@ crate::layout! {
         repeated_mkey: u32 @ 0xc0, 32;
     }
 
-    /// A page of a list. Its address is the whole with the bits below the page size cleared.
+    /// A page of a list. Its address is the whole with the last 8 bits cleared.
     pub struct Mtt = "mtt", 0x8 {
         /// The upper half of the address.
         ptag_63_32: u32 @ 0x00, 32;

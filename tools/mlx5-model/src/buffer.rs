@@ -2,15 +2,17 @@
 
 //! Where a queue lies in the driver's memory: a list of pages.
 
+use std::sync::Arc;
+
 use crate::refusal::Refusal;
 
 /// The logarithm of the smallest page in bytes.
 pub const PAGE_SHIFT: u32 = 12;
 
 /// The memory of a queue: pages of one size, put together.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Buffer {
-    pages: Box<[u64]>,
+    pages: Arc<[u64]>,
     /// The logarithm of the page size in bytes.
     shift: u32,
     /// Where in the first page it begins.
@@ -19,28 +21,22 @@ pub struct Buffer {
 }
 
 impl Buffer {
-    /// Makes a buffer of `size` bytes that begins `64 * page_offset` bytes into the first page of
-    /// `list`: addresses of 64 bits each, as they follow a command. Pages have
-    /// `4096 << log_page_size` bytes.
+    /// Makes a buffer of `size` bytes that begins `start` bytes into the first page of `list`:
+    /// addresses of 64 bits each, as they follow a command. Pages have `4096 << log_page_size`
+    /// bytes.
     ///
     /// # Errors
     ///
     /// [`Refusal::ListTooShort`] if the pages are not enough, [`Refusal::PageNotAligned`] if one
     /// does not begin where a page can.
-    pub fn new(
-        list: &[u8],
-        log_page_size: u8,
-        page_offset: u8,
-        size: u64,
-    ) -> Result<Self, Refusal> {
+    pub fn new(list: &[u8], log_page_size: u8, start: u64, size: u64) -> Result<Self, Refusal> {
         let shift = PAGE_SHIFT + u32::from(log_page_size);
-        let start = 64 * u64::from(page_offset);
         let count = start
             .checked_add(size)
             .map(|end| end.div_ceil(1 << shift))
             .and_then(|count| usize::try_from(count).ok())
             .ok_or(Refusal::ListTooShort)?;
-        let pages: Box<[u64]> = addresses(list).take(count).collect();
+        let pages: Arc<[u64]> = addresses(list).take(count).collect();
         if pages.len() < count {
             return Err(Refusal::ListTooShort);
         }
@@ -68,6 +64,22 @@ impl Buffer {
         }
         let page = self.pages.get(usize::try_from(at >> self.shift).ok()?)?;
         page.checked_add(within)
+    }
+
+    /// The `size` bytes at `offset` of it.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::BadBounds`] if they are not all inside.
+    pub fn part(&self, offset: u64, size: u64) -> Result<Self, Refusal> {
+        if offset.checked_add(size).is_none_or(|end| end > self.size) {
+            return Err(Refusal::BadBounds);
+        }
+        Ok(Self {
+            start: self.start + offset,
+            size,
+            ..self.clone()
+        })
     }
 
     /// The list of its pages, as it follows a reply.
@@ -98,7 +110,7 @@ mod tests {
 
     #[test]
     fn entries_are_found_in_their_pages() {
-        let buffer = Buffer::new(&list(&[0x7000, 0x3000]), 0, 63, 0x1000).unwrap();
+        let buffer = Buffer::new(&list(&[0x7000, 0x3000]), 0, 63 * 64, 0x1000).unwrap();
         assert_eq!(buffer.addr(0, 64), Some(0x7fc0));
         assert_eq!(buffer.addr(0x40, 64), Some(0x3000));
         assert_eq!(buffer.addr(0xfc0, 64), Some(0x3f80));
@@ -110,7 +122,7 @@ mod tests {
     #[test]
     fn a_list_must_suffice_and_be_aligned() {
         assert_eq!(
-            Buffer::new(&list(&[0x1000]), 0, 1, 0x1000).unwrap_err(),
+            Buffer::new(&list(&[0x1000]), 0, 64, 0x1000).unwrap_err(),
             Refusal::ListTooShort
         );
         assert_eq!(

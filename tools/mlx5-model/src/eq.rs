@@ -410,7 +410,7 @@ impl Execute for CreateEq {
             buffer: Buffer::new(
                 tail,
                 context.log_page_size(),
-                context.page_offset(),
+                64 * u64::from(context.page_offset()),
                 ENTRY << context.log_eq_size(),
             )?,
             log_size: context.log_eq_size(),

@@ -92,6 +92,15 @@ refusals! {
 
     // Memory keys and umems: 0x05....
 
+    /// The firmware cannot translate addresses in this way.
+    UnknownAccessMode = 0x05_0001, BAD_PARAM_ERR;
+    /// What a memory key or umem is of ends behind the last address there is.
+    BadBounds = 0x05_0002, BAD_PARAM_ERR;
+    /// Pages or pieces of this size do not exist.
+    BadPageSize = 0x05_0003, BAD_PARAM_ERR;
+    /// The list is longer than the key has room for.
+    ListTooLong = 0x05_0004, BAD_PARAM_ERR;
+
     // Virtqueues: 0x06....
 
     // Steering: 0x07....

@@ -105,7 +105,9 @@ pub const fn handler<C: Execute>() -> Handler {
 /// The commands of every area.
 static AREAS: &[&[Handler]] = &[
     crate::eq::COMMANDS,
+    crate::mkey::COMMANDS,
     crate::pd::COMMANDS,
+    crate::umem::COMMANDS,
     crate::uar::COMMANDS,
 ];
 
