@@ -9,11 +9,19 @@
 
 pub mod command;
 pub mod eq;
+pub mod host;
 pub mod memory;
+pub mod net;
+pub mod objects;
 pub mod vectors;
 
 pub use self::{
     command::Failure,
+    host::{
+        mac,
+        Board,
+        Host, //
+    },
     memory::{
         Buffer,
         Memory, //
