@@ -60,6 +60,7 @@ use crate::{
     },
     platform::Interrupts,
     refusal::Refusal,
+    trace::Journal,
     uar::Uar, //
 };
 
@@ -310,15 +311,22 @@ pub(crate) fn write_entry(memory: &DmaSpace, addr: u64, entry: &impl Layout) -> 
 pub struct Events {
     memory: Arc<DmaSpace>,
     interrupts: Arc<dyn Interrupts>,
+    journal: Arc<Journal>,
     queues: RwLock<Table<Eq>>,
 }
 
 impl Events {
-    /// Makes a function's event queues, none yet, that write to `memory` and raise `interrupts`.
-    pub fn new(memory: Arc<DmaSpace>, interrupts: Arc<dyn Interrupts>) -> Self {
+    /// Makes a function's event queues, none yet, that write to `memory`, raise `interrupts` and
+    /// tell `journal`.
+    pub fn new(
+        memory: Arc<DmaSpace>,
+        interrupts: Arc<dyn Interrupts>,
+        journal: Arc<Journal>,
+    ) -> Self {
         Self {
             memory,
             interrupts,
+            journal,
             // Numbers have 8 bits.
             queues: RwLock::new(Table::new("event queue", 1, 255)),
         }
@@ -332,6 +340,7 @@ impl Events {
         let queues = self.queues.read().unwrap();
         let entry = event.entry();
         let post = |eq: &Eq| {
+            self.journal.event(event);
             if eq.write(&self.memory, entry.clone()) {
                 self.interrupts.raise(eq.vector);
             }

@@ -5,8 +5,12 @@
 use std::sync::{
     Arc,
     Mutex,
+    MutexGuard,
     PoisonError, //
 };
+
+use prm::init_segment::NicInterface;
+use serde_json::json;
 
 use crate::{
     command::queue::{
@@ -14,9 +18,24 @@ use crate::{
         SharedHca, //
     },
     cq::Cqs,
-    eq::Events,
+    eq::{
+        Event,
+        Events, //
+    },
     eswitch::Eswitch,
-    hca::Hca,
+    fault::{
+        health_syndrome,
+        Fault,
+        FaultError,
+        Faults,
+        Guarded,
+        Listed, //
+    },
+    hca::{
+        renew,
+        Hca, //
+    },
+    health,
     init_segment::{
         Registers,
         Request, //
@@ -29,7 +48,11 @@ use crate::{
     },
     profile::Profile,
     qp::Qps,
-    trace::Trace,
+    stats::Report,
+    trace::{
+        Journal,
+        Trace, //
+    },
     uar,
     virtq::{
         Doorbells,
@@ -89,7 +112,6 @@ pub struct Function {
     /// What commands act on.
     pub hca: SharedHca,
     registers: Arc<Registers>,
-    vport: Arc<Vport>,
     // Ends its thread when it is dropped.
     commands: Queue,
 }
@@ -101,17 +123,28 @@ impl Function {
     ///
     /// If there can be no thread for its commands.
     pub fn new(settings: Settings, surroundings: Surroundings) -> std::io::Result<Arc<Self>> {
+        let journal = Arc::new(Journal::new(&settings.name, surroundings.trace));
+        let faults = Arc::new(Faults::default());
+        let interrupts: Arc<dyn Interrupts> = Arc::new(Guarded::new(
+            surroundings.interrupts,
+            faults.clone(),
+            journal.clone(),
+        ));
         let platform = Arc::new(Platform {
             name: settings.name,
-            events: Events::new(surroundings.memory.clone(), surroundings.interrupts.clone()),
+            events: Events::new(
+                surroundings.memory.clone(),
+                interrupts.clone(),
+                journal.clone(),
+            ),
             cqs: Cqs::default(),
             qps: Qps::default(),
             mkeys: Arc::new(Mkeys::new(surroundings.memory.clone())),
             memory: surroundings.memory,
-            interrupts: surroundings.interrupts,
+            interrupts,
             profile: settings.profile,
-            faults: Arc::default(),
-            trace: surroundings.trace,
+            faults,
+            journal,
             doorbells: Doorbells::default(),
             workers: surroundings.workers,
             eswitch: surroundings.eswitch,
@@ -124,7 +157,6 @@ impl Function {
             platform,
             hca,
             registers,
-            vport,
             commands,
         }))
     }
@@ -132,17 +164,29 @@ impl Function {
     /// The driver reads `to.len()` bytes of BAR 0 at `offset`. What is not there reads as 0; a
     /// function that is gone reads as all ones.
     pub fn bar_read(&self, offset: u64, to: &mut [u8]) {
-        self.registers.read(offset, to);
+        if self.is_gone() {
+            to.fill(0xff);
+        } else {
+            self.registers.read(offset, to);
+        }
     }
 
     /// The driver writes to BAR 0 at `offset`. Never waits: what takes time goes to a thread.
     pub fn bar_write(&self, offset: u64, from: &[u8]) {
+        if self.is_gone() {
+            return;
+        }
         match offset {
             ..UAR_START => {
                 for request in self.registers.write(offset, from) {
                     match request {
                         Request::Commands(slots) => self.commands.ring(slots),
-                        Request::Interface(_) => {}
+                        Request::Interface(NicInterface::FULL_DRIVER) => {}
+                        Request::Interface(_) => {
+                            // A reset is over as soon as it is asked for.
+                            self.registers.set_interface(NicInterface::DISABLED);
+                            self.commands.renew("NIC interface disabled");
+                        }
                     }
                 }
             }
@@ -152,6 +196,7 @@ impl Function {
             }
             DOORBELL_PAGE.. => {
                 if let (..DOORBELL_END, Some(index)) = (offset, from.first_chunk()) {
+                    self.platform.journal.stats.kicks.add(1);
                     self.platform.doorbells.kick(u16::from_le_bytes(*index));
                 }
             }
@@ -162,11 +207,115 @@ impl Function {
     /// The function is reset: every object goes, nothing touches the driver's memory afterwards.
     pub fn reset(&self) {
         self.registers.reset();
+        self.renew("reset");
+    }
+
+    fn renew(&self, why: &'static str) {
         self.commands.reset();
-        let mut hca = self.hca.lock().unwrap_or_else(PoisonError::into_inner);
-        // The old state goes before there is a new one: both have the same queues and numbers.
-        *hca = None;
-        self.platform.clear();
-        *hca = Some(Hca::new(self.platform.clone(), self.vport.clone()));
+        renew(&mut self.hca(), why);
+    }
+
+    fn hca(&self) -> MutexGuard<'_, Option<Hca>> {
+        self.hca.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns whether the device does not answer any more.
+    pub fn is_gone(&self) -> bool {
+        self.platform.faults.is_gone()
+    }
+
+    /// Has commands that are rung together executed in the order of their slots, or, as it is at
+    /// first, in another.
+    pub fn set_in_order(&self, in_order: bool) {
+        self.commands.set_in_order(in_order);
+    }
+
+    /// The counters of this moment.
+    pub fn report(&self) -> Report {
+        let mut report = self.platform.journal.stats.report();
+        if let Some(hca) = self.hca().as_ref() {
+            report.objects = hca
+                .objects()
+                .into_iter()
+                .map(|(name, count)| (name.to_owned(), count as u64))
+                .collect();
+        }
+        report
+    }
+
+    /// Has something go wrong, and returns the number of the fault.
+    ///
+    /// # Errors
+    ///
+    /// A [`FaultError`] that says what is allowed.
+    pub fn inject(&self, fault: Fault) -> Result<u32, FaultError> {
+        let id = self.platform.faults.add(fault.clone())?;
+        if let Err(error) = self.happen(id, &fault) {
+            let _ = self.platform.faults.remove(id);
+            return Err(error);
+        }
+        let fields = || json!({ "id": id, "fault": fault });
+        self.platform.journal.note("fault", fields);
+        Ok(id)
+    }
+
+    /// The faults there are.
+    pub fn faults(&self) -> Vec<Listed> {
+        self.platform.faults.list()
+    }
+
+    /// Takes a fault away, and puts right what it did if that can be.
+    ///
+    /// # Errors
+    ///
+    /// A [`FaultError`] that says which faults there are.
+    pub fn clear_fault(&self, id: u32) -> Result<(), FaultError> {
+        let fault = self.platform.faults.remove(id)?;
+        match fault {
+            Fault::Delay { .. } => self.commands.hurry(),
+            Fault::Health { fatal, .. } => {
+                health::recover(&self.registers, fatal);
+                if fatal {
+                    self.renew("firmware reset");
+                }
+            }
+            Fault::Gone {} => {
+                self.reset();
+                self.platform.memory.set_reachable(true);
+            }
+            _ => {}
+        }
+        self.platform
+            .journal
+            .note("fault cleared", || json!({ "id": id }));
+        Ok(())
+    }
+
+    /// Does what happens at once.
+    fn happen(&self, id: u32, fault: &Fault) -> Result<(), FaultError> {
+        let platform = &self.platform;
+        match fault {
+            // These lie in wait.
+            Fault::Delay { .. }
+            | Fault::Lose { .. }
+            | Fault::Fail { .. }
+            | Fault::Garbage { .. }
+            | Fault::LoseInterrupts { .. } => return Ok(()),
+            Fault::SpuriousInterrupt { vector, count } => {
+                (0..*count).for_each(|_| platform.interrupts.raise(*vector));
+            }
+            Fault::QueueError { .. } => {}
+            Fault::Link { .. } => {}
+            Fault::PageRequest { pages } => platform.events.post(Event::PageRequest(*pages)),
+            Fault::Health { syndrome, fatal } => {
+                health::fall_ill(&self.registers, health_syndrome(syndrome)?, *fatal);
+            }
+            Fault::Gone {} => {
+                platform.memory.set_reachable(false);
+                self.commands.reset();
+            }
+        }
+        platform.faults.hit(id);
+        Ok(())
     }
 }

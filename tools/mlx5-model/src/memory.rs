@@ -20,7 +20,10 @@ use std::{
     io, iter,
     mem::size_of,
     sync::{
-        atomic::Ordering,
+        atomic::{
+            AtomicBool,
+            Ordering, //
+        },
         Arc,
         PoisonError, //
     },
@@ -55,12 +58,15 @@ pub struct DmaSpace {
     /// Replaced as a whole when a range comes or goes; who is in the middle of an access keeps
     /// what it began with.
     maps: GuestMemoryAtomic<GuestMemoryMmap>,
+    /// Whether nothing is reached any more.
+    unreachable: AtomicBool,
 }
 
 impl Default for DmaSpace {
     fn default() -> Self {
         Self {
             maps: GuestMemoryAtomic::new(GuestMemoryMmap::new()),
+            unreachable: AtomicBool::new(false),
         }
     }
 }
@@ -76,6 +82,7 @@ impl DmaSpace {
         let maps = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), size)]);
         Ok(Self {
             maps: GuestMemoryAtomic::new(maps.map_err(io::Error::other)?),
+            unreachable: AtomicBool::new(false),
         })
     }
 
@@ -137,6 +144,11 @@ impl DmaSpace {
         self.retain(|_| false);
     }
 
+    /// Has a device that is gone reach nothing, or one that came back everything that is there.
+    pub fn set_reachable(&self, reachable: bool) {
+        self.unreachable.store(!reachable, Ordering::Relaxed);
+    }
+
     /// Keeps the ranges that `keep` chooses and returns how many went.
     fn retain(&self, keep: impl Fn(&GuestRegionMmap) -> bool) -> usize {
         let changing = self.maps.lock().unwrap_or_else(PoisonError::into_inner);
@@ -157,9 +169,12 @@ impl DmaSpace {
 
     /// The memory of this moment. To be dropped after one turn of work.
     pub fn snapshot(&self) -> Dma {
-        Dma {
-            maps: self.maps.memory(),
-        }
+        let maps = if self.unreachable.load(Ordering::Relaxed) {
+            GuestMemoryAtomic::new(GuestMemoryMmap::new()).memory()
+        } else {
+            self.maps.memory()
+        };
+        Dma { maps }
     }
 }
 

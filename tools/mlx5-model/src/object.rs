@@ -184,6 +184,18 @@ impl<T> Table<T> {
     }
 }
 
+/// What has objects.
+pub trait Census {
+    /// Adds how many objects there are of each type, with what they are called.
+    fn count(&self, add: &mut dyn FnMut(&'static str, usize));
+}
+
+impl<T> Census for Table<T> {
+    fn count(&self, add: &mut dyn FnMut(&'static str, usize)) {
+        add(self.name, self.len());
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -11,9 +11,10 @@ use crate::{
     fault::Faults,
     memory::DmaSpace,
     mkey::Mkeys,
+    object::Census,
     profile::Profile,
     qp::Qps,
-    trace::Trace,
+    trace::Journal,
     virtq::{
         Doorbells,
         Workers, //
@@ -40,8 +41,8 @@ pub struct Platform {
     pub profile: Arc<Profile>,
     /// What is to go wrong.
     pub faults: Arc<Faults>,
-    /// Where commands and events are written down.
-    pub trace: Arc<Trace>,
+    /// Who is told what happens.
+    pub journal: Arc<Journal>,
     /// The event queues.
     pub events: Events,
     /// The completion queues.
@@ -66,5 +67,13 @@ impl Platform {
         self.cqs.clear();
         self.mkeys.clear();
         self.events.clear();
+    }
+}
+
+impl Census for Platform {
+    fn count(&self, add: &mut dyn FnMut(&'static str, usize)) {
+        add("queue pair", self.qps.len());
+        add("completion queue", self.cqs.len());
+        add("event queue", self.events.len());
     }
 }

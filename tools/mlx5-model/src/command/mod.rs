@@ -10,12 +10,14 @@ use prm::{
         ObjectInputHeader,
         OutputHeader, //
     },
-    layout::Info,
+    layout::{
+        bits,
+        Info, //
+    },
     Command,
     Layout,
     ObjectType,
-    Opcode,
-    Status, //
+    Opcode, //
 };
 use zerocopy::IntoBytes;
 
@@ -133,6 +135,7 @@ pub fn find(opcode: u16, object: u16) -> Result<&'static Handler, Refusal> {
 }
 
 /// What became of a command.
+#[derive(Default)]
 pub struct Outcome {
     /// What it was, if it is one of the model's.
     pub handler: Option<&'static Handler>,
@@ -142,19 +145,21 @@ pub struct Outcome {
     pub output: Vec<u8>,
 }
 
+impl Outcome {
+    /// What became of a command that a fault struck.
+    pub fn injected(status: u8, syndrome: u32) -> Self {
+        Self {
+            output: refused(status, syndrome),
+            ..Self::default()
+        }
+    }
+}
+
 /// Does a command, whose input is at least as long as every input: from the whole input to the
 /// whole output, which has room in `outlen` bytes.
 pub fn perform(hca: &mut Hca, input: &[u8], outlen: usize) -> Outcome {
-    let (opcode, object) = ObjectInputHeader::split(input).map_or((0, 0), |(header, _)| {
-        let opcode = header
-            .opcode()
-            .map_or_else(|other| other.0, |opcode| opcode as u64);
-        let object = header
-            .obj_type()
-            .map_or_else(|other| other.0, |object| object as u64);
-        (opcode as u16, object as u16)
-    });
-    let found = find(opcode, object);
+    let (opcode, object) = identify(input);
+    let found = find(opcode, object.unwrap_or_default());
     let handler = found.ok();
     match found.and_then(|handler| run(handler, hca, input, outlen)) {
         Ok(output) => Outcome {
@@ -165,9 +170,26 @@ pub fn perform(hca: &mut Hca, input: &[u8], outlen: usize) -> Outcome {
         Err(refusal) => Outcome {
             handler,
             refusal: Some(refusal),
-            output: refused(refusal.status(), refusal.syndrome()),
+            output: refused(refusal.status() as u8, refusal.syndrome()),
         },
     }
+}
+
+/// The opcode of an input and, if the opcode is one for many, the type of general object.
+pub fn identify(input: &[u8]) -> (u16, Option<u16>) {
+    let number = |field: &str| {
+        let field = ObjectInputHeader::INFO.field(field);
+        field.map_or(0, |field| bits(input, field.offset, field.width) as u16)
+    };
+    let opcode = number("opcode");
+    let general = matches!(
+        Opcode::try_from(opcode),
+        Ok(Opcode::CREATE_GENERAL_OBJECT
+            | Opcode::MODIFY_GENERAL_OBJECT
+            | Opcode::QUERY_GENERAL_OBJECT
+            | Opcode::DESTROY_GENERAL_OBJECT)
+    );
+    (opcode, general.then(|| number("obj_type")))
 }
 
 fn run(handler: &Handler, hca: &mut Hca, input: &[u8], outlen: usize) -> Result<Vec<u8>, Refusal> {
@@ -178,14 +200,29 @@ fn run(handler: &Handler, hca: &mut Hca, input: &[u8], outlen: usize) -> Result<
     if outlen < handler.output.bytes {
         return Err(Refusal::OutputTooShort);
     }
-    (handler.run)(hca, input)
+    let output = (handler.run)(hca, input)?;
+    match handler.opcode {
+        Opcode::TEARDOWN_HCA => {
+            hca.report("TEARDOWN_HCA");
+            hca.clear();
+        }
+        Opcode::DISABLE_HCA => {
+            hca.report("DISABLE_HCA");
+            hca.clear();
+        }
+        _ => {}
+    }
+    Ok(output)
 }
 
 /// The output of a command that was not done.
-pub fn refused(status: Status, syndrome: u32) -> Vec<u8> {
+pub fn refused(status: u8, syndrome: u32) -> Vec<u8> {
     let mut output = OutputHeader::new();
-    output.set_status(status).set_syndrome(syndrome);
-    output.as_bytes().to_vec()
+    output.set_syndrome(syndrome);
+    let mut output = output.as_bytes().to_vec();
+    // It may be a number that is none of the reference's.
+    output[0] = status;
+    output
 }
 
 /// Says whether a command can be done as far as the function has come.

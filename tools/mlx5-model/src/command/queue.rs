@@ -5,11 +5,22 @@
 //! The doorbell only leaves a bit for each slot. A thread of the function fetches the commands,
 //! executes one after the other and tells the driver: by the entry's ownership bit, and by an
 //! event if there is a queue for events of this kind. Commands that were rung together are executed
-//! in an order of their own, as a driver may not rely on any; the page slot comes first.
+//! in an order of their own, as a driver may not rely on any; the page slot comes first. A slot that
+//! is rung while its command is under way stays as it is.
+//!
+//! ```text
+//!   ring ──> rung ──fetch──> ready ──execute──> released
+//!                      │       ▲
+//!                      └─> delayed, by a fault
+//! ```
 
 use std::{
     collections::VecDeque,
     sync::{
+        atomic::{
+            AtomicBool,
+            Ordering, //
+        },
         Arc,
         Condvar,
         Mutex,
@@ -28,23 +39,35 @@ use prm::{
     eq::EventType, //
 };
 
+use serde_json::json;
+
 use super::{
+    identify,
     mailbox::{
         self,
         Fetched,
         Request, //
     },
-    perform, //
+    perform,
+    Outcome, //
 };
 use crate::{
     eq::Event,
-    hca::Hca,
+    fault::Effects,
+    hca::{
+        renew,
+        Hca, //
+    },
     init_segment::{
         Registers,
         LOG_COMMANDS,
         LOG_STRIDE, //
     },
-    platform::Platform, //
+    platform::Platform,
+    trace::{
+        self,
+        CommandRecord, //
+    },
 };
 
 /// The number of slots.
@@ -67,6 +90,8 @@ struct Shared {
     registers: Arc<Registers>,
     hca: SharedHca,
     state: Mutex<State>,
+    /// Whether commands that were rung together are executed in the order of their slots.
+    in_order: AtomicBool,
     /// Notified when there may be something to do.
     wake: Condvar,
 }
@@ -83,6 +108,8 @@ struct State {
     delayed: Vec<(Instant, Job)>,
     /// Counts the resets: a command of an earlier life is not executed.
     life: u64,
+    /// Why the function begins a new life, if it is to.
+    renew: Option<&'static str>,
     /// Whether the function goes.
     closing: bool,
 }
@@ -95,7 +122,9 @@ struct Job {
     entry: u64,
     /// What it says, or why it could not be delivered.
     body: Result<Request, Delivery>,
-    /// When it was rung.
+    /// What goes wrong with it.
+    effects: Effects,
+    /// When it was looked at.
     since: Instant,
 }
 
@@ -103,6 +132,7 @@ struct Job {
 enum Work {
     Fetch { slots: u32, life: u64 },
     Execute(Job),
+    Renew(&'static str),
 }
 
 impl Queue {
@@ -122,6 +152,7 @@ impl Queue {
             registers,
             hca,
             state: Mutex::default(),
+            in_order: AtomicBool::new(false),
             wake: Condvar::new(),
         });
         let runner = shared.clone();
@@ -137,19 +168,59 @@ impl Queue {
     /// The doorbell was rung for some slots. Never waits for a command.
     pub fn ring(&self, slots: u32) {
         let mut state = self.shared.state();
-        state.rung |= slots & !state.busy;
+        let ignored = slots & state.busy;
+        state.rung |= slots & !ignored;
         drop(state);
         self.shared.wake.notify_one();
+        if ignored != 0 {
+            let fields = || json!({ "slots": ignored });
+            let journal = &self.shared.platform.journal;
+            journal.note("doorbell of a slot that is busy", fields);
+        }
     }
 
     /// Forgets every command. One that is being executed ends before the lock of the
     /// [`Hca`] can be taken; no other begins.
     pub fn reset(&self) {
+        self.shared.state().restart(None);
+    }
+
+    /// Forgets every command and has the thread begin a new life of the function: for who must not
+    /// wait.
+    pub fn renew(&self, why: &'static str) {
+        self.shared.state().restart(Some(why));
+        self.shared.wake.notify_one();
+    }
+
+    /// A fault was cleared: commands that it delays wait no longer.
+    pub fn hurry(&self) {
         let mut state = self.shared.state();
-        *state = State {
-            life: state.life.wrapping_add(1),
-            closing: state.closing,
-            ..State::default()
+        let state = &mut *state;
+        let mut at = 0;
+        while let Some((_, job)) = state.delayed.get(at) {
+            if self.shared.is_delayed(job) {
+                at += 1;
+            } else {
+                let (_, job) = state.delayed.remove(at);
+                state.ready.push_back(job);
+            }
+        }
+        self.shared.wake.notify_one();
+    }
+
+    /// Has commands that are rung together executed in the order of their slots, or in another.
+    pub fn set_in_order(&self, in_order: bool) {
+        self.shared.in_order.store(in_order, Ordering::Relaxed);
+    }
+}
+
+impl State {
+    fn restart(&mut self, renew: Option<&'static str>) {
+        *self = Self {
+            life: self.life.wrapping_add(1),
+            closing: self.closing,
+            renew,
+            ..Self::default()
         };
     }
 }
@@ -173,12 +244,25 @@ impl Shared {
 
     /// The thread's whole life.
     fn run(&self) {
+        // Always the same order of things, so that what was seen once can be seen again.
+        let mut random = Random(0x9e37_79b9);
         while let Some(work) = self.next() {
             match work {
-                Work::Fetch { slots, life } => self.fetch(slots, life),
+                Work::Fetch { slots, life } => self.fetch(slots, life, &mut random),
                 Work::Execute(job) => self.execute(job),
+                Work::Renew(why) => {
+                    let mut hca = self.hca.lock().unwrap_or_else(PoisonError::into_inner);
+                    renew(&mut hca, why);
+                }
             }
         }
+    }
+
+    /// Returns whether a fault delays a command.
+    fn is_delayed(&self, job: &Job) -> bool {
+        job.effects
+            .delay
+            .is_some_and(|(fault, _)| self.platform.faults.is_there(fault))
     }
 
     /// Waits for something to do.
@@ -187,6 +271,9 @@ impl Shared {
         loop {
             if state.closing {
                 return None;
+            }
+            if let Some(why) = state.renew.take() {
+                return Some(Work::Renew(why));
             }
             if state.rung != 0 {
                 let slots = std::mem::take(&mut state.rung);
@@ -226,10 +313,11 @@ impl Shared {
     }
 
     /// Reads the commands of some slots and puts them in line.
-    fn fetch(&self, slots: u32, life: u64) {
+    fn fetch(&self, slots: u32, life: u64, random: &mut Random) {
         let since = Instant::now();
         let queue = self.registers.command_queue();
-        let mut jobs = VecDeque::new();
+        let faults = &self.platform.faults;
+        let mut jobs = Vec::new();
         let mut idle = 0;
         for slot in (0..SLOTS).filter(|slot| slots & 1 << slot != 0) {
             let Some(queue) = queue else {
@@ -245,14 +333,34 @@ impl Shared {
                     continue;
                 }
             };
+            let effects = match &body {
+                Ok(request) => {
+                    let (opcode, object) = identify(&request.input);
+                    faults.command(opcode, object)
+                }
+                Err(_) => Effects::default(),
+            };
+            // A command that is lost keeps its slot.
+            if effects.lost || faults.is_dead() {
+                continue;
+            }
             let job = Job {
                 slot,
                 life,
                 entry,
                 body,
+                effects,
                 since,
             };
-            jobs.push_back(job);
+            jobs.push(job);
+        }
+        if !self.in_order.load(Ordering::Relaxed) {
+            random.shuffle(&mut jobs);
+        }
+        if idle != 0 {
+            let fields = || json!({ "slots": idle });
+            let journal = &self.platform.journal;
+            journal.note("doorbell of a slot without a command", fields);
         }
 
         let mut state = self.state();
@@ -261,7 +369,10 @@ impl Shared {
         }
         state.busy &= !idle;
         for job in jobs {
-            if job.slot == PAGE_SLOT {
+            let delay = job.effects.delay.filter(|_| self.is_delayed(&job));
+            if let Some((_, delay)) = delay {
+                state.delayed.push((since + delay, job));
+            } else if job.slot == PAGE_SLOT {
                 state.ready.push_front(job);
             } else {
                 state.ready.push_back(job);
@@ -275,28 +386,84 @@ impl Shared {
         let Some(hca) = hca.as_mut() else {
             return;
         };
-        if self.state().life != job.life {
+        if self.state().life != job.life || self.platform.faults.is_dead() {
             return;
         }
         // The driver does not expect an event for the command that makes the queue for it.
         let events = self.platform.events.wanted(EventType::CMD);
         let memory = self.platform.memory.snapshot();
-        let delivery = match &job.body {
+        let (delivery, outcome) = match &job.body {
             Ok(request) => {
-                let output = perform(hca, &request.input, request.outlen).output;
-                request
-                    .deliver(&memory, &output)
-                    .err()
-                    .unwrap_or(Delivery::OK)
+                let mut outcome = match job.effects.failed {
+                    Some((status, syndrome)) => Outcome::injected(status, syndrome),
+                    None => perform(hca, &request.input, request.outlen),
+                };
+                job.effects.spoil(&mut outcome.output);
+                let delivery = request.deliver(&memory, &outcome.output);
+                (delivery.err().unwrap_or(Delivery::OK), outcome)
             }
-            Err(delivery) => *delivery,
+            Err(delivery) => (*delivery, Outcome::default()),
         };
-        let _ = job.since;
+        let (slot, entry) = (job.slot, job.entry);
+        self.record(job, delivery, outcome);
         // The driver may ring for the slot as soon as it is released.
-        self.state().busy &= !(1 << job.slot);
-        mailbox::release(&memory, job.entry, delivery);
+        self.state().busy &= !(1 << slot);
+        mailbox::release(&memory, entry, delivery);
         if events {
-            self.platform.events.post(Event::Command(1 << job.slot));
+            self.platform.events.post(Event::Command(1 << slot));
+        }
+    }
+
+    /// Counts a command, and writes it down.
+    fn record(&self, job: Job, delivery: Delivery, outcome: Outcome) {
+        let end = Instant::now();
+        let journal = &self.platform.journal;
+        let input = job.body.map(|request| request.input).unwrap_or_default();
+        let (opcode, object) = identify(&input);
+        let why = if delivery != Delivery::OK {
+            Some(delivery.name())
+        } else if job.effects.failed.is_some() {
+            Some("Injected")
+        } else {
+            outcome.refusal.map(|refusal| refusal.name())
+        };
+        let name = trace::command_name(opcode, object);
+        let time = end.saturating_duration_since(job.since);
+        journal.stats.command(&name, time, why);
+        if !journal.is_traced() {
+            return;
+        }
+        journal.command(CommandRecord {
+            start: job.since,
+            end,
+            slot: job.slot,
+            opcode,
+            object,
+            handler: outcome.handler,
+            input,
+            output: outcome.output,
+            delivery,
+            refusal: outcome.refusal.map(|refusal| format!("{refusal:?}")),
+            faults: job.effects.faults,
+        });
+    }
+}
+
+/// Numbers that look random and are always the same.
+struct Random(u32);
+
+impl Random {
+    fn next(&mut self) -> u32 {
+        // Marsaglia's xorshift.
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 17;
+        self.0 ^= self.0 << 5;
+        self.0
+    }
+
+    fn shuffle<T>(&mut self, things: &mut [T]) {
+        for last in (1..things.len()).rev() {
+            things.swap(last, self.next() as usize % (last + 1));
         }
     }
 }
