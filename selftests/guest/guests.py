@@ -81,25 +81,9 @@ def packed(mgmtdev):
     if "RING_PACKED" not in offered(mgmtdev):
         raise ktap.Skip("the device has no packed rings")
     with traffic.HostPort(mgmtdev) as port:
-        features = default_features(mgmtdev) | PACKED
+        features = vdpa.default_features(mgmtdev) | PACKED
         with device(mgmtdev, device_features=hex(features)) as dev:
             serve(port, dev, card="disable-legacy=on,packed=on", wanted=[VERSION_1, RING_PACKED])
-
-
-def default_features(mgmtdev):
-    """The bits a device offers that is provisioned with none."""
-    with vdpa.Device(mgmtdev, "probe", driver="vhost_vdpa") as dev:
-        return vhost_features(dev.path)
-
-
-def vhost_features(path):
-    """VHOST_GET_FEATURES of a vhost-vdpa device."""
-    import fcntl  # pylint: disable=import-outside-toplevel
-
-    with open(path, "r+b", buffering=0) as file:
-        buffer = bytearray(8)
-        fcntl.ioctl(file, 0x8008AF00, buffer)
-        return int.from_bytes(buffer, "little")
 
 
 @suite.test(timeout=300)

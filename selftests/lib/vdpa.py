@@ -2,6 +2,7 @@
 """vDPA devices, their drivers and network namespaces, as a test sees them."""
 
 import contextlib
+import fcntl
 import json
 import os
 import subprocess
@@ -138,6 +139,20 @@ class Device:
             return None
 
         return wait_until(find, f"network interface of {self.name}")
+
+
+def default_features(mgmtdev):
+    """The bits a device offers that is provisioned with none."""
+    with Device(mgmtdev, "probe", driver="vhost_vdpa") as dev:
+        return vhost_features(dev.path)
+
+
+def vhost_features(path):
+    """VHOST_GET_FEATURES of a vhost-vdpa device."""
+    with open(path, "r+b", buffering=0) as file:
+        buffer = bytearray(8)
+        fcntl.ioctl(file, 0x8008AF00, buffer)
+        return int.from_bytes(buffer, "little")
 
 
 class Namespace:

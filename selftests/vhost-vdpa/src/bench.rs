@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use driver::{Buffer, Options, Region, Shape};
 
-use crate::device::{Device, Event, Vhost};
+use crate::device::{maker, Device, Event, Vhost};
 use crate::ktap::{ensure, Stop};
 use crate::rig::{frame, make_tcp, FRAME, TCP_HEADERS};
 use crate::uapi::{self, VringAddr};
@@ -358,11 +358,11 @@ pub(crate) fn run(mgmtdev: &str, job: &Job) -> Result<(), Stop> {
     if job.pairs > 1 {
         attributes.extend(["max_vqp", &pairs]);
     }
-    let first = Device::new(mgmtdev, "bench0", &attributes)?;
+    let first = Device::new(maker(mgmtdev, 0), "bench0", &attributes)?;
     attributes[1] = "02:00:00:00:be:02";
     let second = match job.loopback {
         true => None,
-        false => Some(Device::new(mgmtdev, "bench1", &attributes)?),
+        false => Some(Device::new(maker(mgmtdev, 1), "bench1", &attributes)?),
     };
     let mut from = Port::start(&first, job)?;
     let mut to = match &second {

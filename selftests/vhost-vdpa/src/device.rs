@@ -33,6 +33,13 @@ fn vdpa(words: &[&str]) -> Result<String, Stop> {
     )))
 }
 
+/// The management device that makes the `number`th device of a test: of those
+/// named, with commas between them, the `number`th, and again the first after
+/// the last.
+pub(crate) fn maker(mgmtdevs: &str, number: usize) -> &str {
+    mgmtdevs.split(',').cycle().nth(number).unwrap_or(mgmtdevs)
+}
+
 impl Device {
     /// Makes the device `name`; `attributes` are words of `vdpa dev add`.
     pub(crate) fn new(mgmtdev: &str, name: &str, attributes: &[&str]) -> Result<Self, Stop> {

@@ -3,7 +3,9 @@
 //! vhost-vdpa used rightly and wrongly, drivers old and new, and hostile ones.
 //!
 //! `vhost-vdpa-test [--mgmtdev NAME] [WORD...]` runs the tests whose title
-//! holds one of the words (all of them, without any) on devices it makes.
+//! holds one of the words (all of them, without any) on devices it makes. NAME
+//! may be several, with commas between them, for hardware that makes one device
+//! a function.
 //!
 //! `vhost-vdpa-test --bench PAIRS SIZE SECONDS` measures instead how many
 //! frames of SIZE bytes go from one device to another (with `--loopback`,

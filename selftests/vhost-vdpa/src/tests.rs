@@ -16,7 +16,7 @@ mod receivers;
 mod state;
 mod switch;
 
-use crate::device::{Device, Vhost};
+use crate::device::{maker, Device, Vhost};
 use crate::ktap::{Stop, Test};
 use crate::uapi;
 
@@ -53,7 +53,7 @@ impl Context {
         let mac = mac.join(":");
         let mut words = vec!["mac", mac.as_str()];
         words.extend_from_slice(more);
-        Device::new(&self.mgmtdev, name, &words)
+        Device::new(maker(&self.mgmtdev, number.into()), name, &words)
     }
 
     /// The first device and its open file.
