@@ -4,7 +4,9 @@
 # run.sh [--mgmtdev NAME] [SUITE...]: runs the selftests inside the host
 # virtual machine (or on any machine with the modules loaded): KTAP, one
 # subtest list a suite, and a last line "# totals: pass:P fail:F skip:S".
-# Suites: vhost-vdpa, vdpa_cli, guests.  The exit status is a kselftest's.
+# Suites: vhost-vdpa, vdpa_cli, guests; and where the functions of mlx5-model
+# are, those in mlx5/ instead: mlx5-probe, mlx5-c_vdpa, mlx5-c_vhost,
+# mlx5-uplink, mlx5-faults.  The exit status is a kselftest's.
 
 cd "$(dirname "$0")" || exit 1
 mgmtdev=rust_vdpa_net
@@ -13,6 +15,9 @@ if [ "$1" = --mgmtdev ]; then
 	shift 2
 fi
 suites=(vhost-vdpa vdpa_cli guests)
+if [ -e /dev/virtio-ports/mlx5-model ]; then
+	suites=(mlx5-probe mlx5-c_vdpa mlx5-c_vhost mlx5-uplink mlx5-faults)
+fi
 [ $# -gt 0 ] && suites=("$@")
 
 command_of() {
@@ -20,6 +25,7 @@ command_of() {
 	vhost-vdpa) echo ../build/selftests/vhost-vdpa-test ;;
 	vdpa_cli) echo ./vdpa_cli.py ;;
 	guests) echo guest/guests.py ;;
+	mlx5-*) echo "mlx5/${1#mlx5-}.py" ;;
 	*) return 1 ;;
 	esac
 }

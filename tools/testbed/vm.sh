@@ -77,7 +77,7 @@ options=(--run "$vmlinuz" "${kvm[@]}" --cpus "${VM_CPUS:-$(nproc)}" --memory "${
 boot=(sh -c 'cd / && exec vng "$@" "--qemu-opts=$0 ${MODEL_OPTIONS:-}" 2>&3' "$cpu")
 if [ -n "${VM_MODEL:-}" ]; then
 	boot=(tools/testbed/model.sh "$VM_MODEL" "${boot[@]}")
-	options+=(--append modprobe.blacklist=mlx5_core,mlx5_ib)
+	options+=(--append "modprobe.blacklist=mlx5_core,mlx5_ib")
 fi
 
 if [ $# -eq 0 ]; then

@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: GPL-2.0
+"""ConnectX functions of tools/mlx5-model: the model's control port, and the
+C drivers that drive them.
+"""
+
+import collections
+import contextlib
+import json
+import os
+import select
+import time
+import tomllib
+
+import ktap
+import vdpa
+
+CHECKOUT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+PEERS = os.path.join(CHECKOUT, "build", "peers", "mlx5")
+CONFIG = os.path.join(CHECKOUT, "selftests", "mlx5", "functions.toml")
+PORT = "/dev/virtio-ports/mlx5-model"
+PCI = "/sys/bus/pci"
+
+# Where the testbed puts the first function (tools/testbed/model.sh).
+FIRST_SLOT = 0x10
+
+# The server in the network namespace beside the virtual machine.
+UPLINK = "10.78.0.1"
+UPLINK_PORT = 5001
+
+
+class Refused(Exception):
+    """The model refused what a test asked of it."""
+
+
+class Model:
+    """The model's control port: a line of JSON asks, a line answers."""
+
+    def __init__(self):
+        self.file = os.open(PORT, os.O_RDWR | os.O_NONBLOCK)
+        self.data = b""
+        # What an earlier test asked may still be answered.
+        mark = f"hello-{os.getpid()}-{time.monotonic_ns()}"
+        self._send({mark: {}})
+        while mark not in self._line():
+            pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        os.close(self.file)
+
+    def _send(self, request):
+        os.write(self.file, json.dumps(request).encode() + b"\n")
+
+    def _line(self):
+        end = time.monotonic() + 30
+        while b"\n" not in self.data:
+            left = end - time.monotonic()
+            if left <= 0 or not select.select([self.file], [], [], left)[0]:
+                raise TimeoutError("the model does not answer")
+            with contextlib.suppress(BlockingIOError):
+                self.data += os.read(self.file, 65536)
+        line, self.data = self.data.split(b"\n", 1)
+        return line.decode()
+
+    def ask(self, what, function=None, **fields):
+        """The answer to a request, for a function by name or for each of them."""
+        if function:
+            fields["function"] = function
+        self._send({what: fields})
+        answer = json.loads(self._line())
+        if "error" in answer:
+            raise Refused(answer["error"])
+        answer = answer[what]
+        return answer[function] if function else answer
+
+    def commands(self, function):
+        """How often each command was executed, by name."""
+        times = self.ask("stats", function.name)["commands"]
+        return collections.Counter({name: time["count"] for name, time in times.items()})
+
+    def objects(self, function):
+        """How many objects and pages the function has, by type."""
+        stats = self.ask("stats", function.name)
+        return {**stats["objects"], "pages": stats["pages"]}
+
+    def refusals(self):
+        """How many commands were refused, by function and reason."""
+        return collections.Counter({
+            (name, reason): count
+            for name, stats in self.ask("stats").items()
+            for reason, count in stats["refusals"].items()
+        })
+
+    @contextlib.contextmanager
+    def clean(self):
+        """In the context no command may be refused."""
+        before = self.refusals()
+        yield
+        refused = self.refusals() - before
+        assert not refused, f"refused commands: {dict(refused)}"
+
+    def check_empty(self, function):
+        """No object and no page may be left in the function."""
+        left = {what: count for what, count in self.objects(function).items() if count}
+        assert not left, f"left in {function.name}: {left}"
+
+    @contextlib.contextmanager
+    def bound(self, function):
+        """A function that mlx5_core has; afterwards nothing may be left in it."""
+        function.bind()
+        try:
+            yield function
+        finally:
+            function.unbind()
+        self.check_empty(function)
+
+
+class Function:
+    """A function, as its entry in the configuration has it."""
+
+    def __init__(self, entry, slot):
+        self.name = entry["name"]
+        self.profile = entry["profile"]
+        self.mac = entry["mac"]
+        self.address = f"0000:00:{slot:02x}.0"
+
+    def driver(self):
+        """The PCI driver that has it, or None."""
+        try:
+            return os.path.basename(os.readlink(f"{PCI}/devices/{self.address}/driver"))
+        except FileNotFoundError:
+            return None
+
+    def bind(self, driver="mlx5_core"):
+        """Gives it to a driver: OSError if that does not take it."""
+        vdpa.write(f"{PCI}/drivers/{driver}/bind", self.address)
+
+    def unbind(self):
+        """Takes it from its driver, if it has one."""
+        driver = self.driver()
+        if driver:
+            vdpa.write(f"{PCI}/drivers/{driver}/unbind", self.address)
+
+    @property
+    def mgmtdev(self):
+        """The management device that mlx5_vdpa makes of it."""
+        return f"pci/{self.address}"
+
+
+def functions():
+    """Every function of the configuration, by name."""
+    with open(CONFIG, "rb") as file:
+        entries = tomllib.load(file)["function"]
+    return {
+        entry["name"]: Function(entry, FIRST_SLOT + number)
+        for number, entry in enumerate(entries)
+    }
+
+
+def load_core():
+    """Loads the distribution's mlx5_core, which then waits for functions."""
+    # Which functions it has, and when, is for the tests to say.
+    vdpa.write(f"{PCI}/drivers_autoprobe", "0")
+    vdpa.sh("modprobe", "mlx5_core")
+
+
+def load_vdpa():
+    """Loads the C driver mlx5_vdpa, and what makes mlx5_core offer devices
+    to it.  It stays loaded: a livepatch is not for coming and going.
+    """
+    load_core()
+    livepatch = "/sys/kernel/livepatch/mlx5_vnet_livepatch"
+    if not os.path.exists(livepatch):
+        vdpa.sh("insmod", f"{PEERS}/mlx5_vnet_livepatch.ko")
+    vdpa.wait_until(lambda: vdpa.read(f"{livepatch}/transition") == "0", "the livepatch", 60)
+    for module in ("vringh", "mlx5_vdpa"):
+        if vdpa.references(module) is None:
+            vdpa.sh("insmod", f"{PEERS}/{module}.ko")
+
+
+def queue_stats(name, queues):
+    """What the driver counts for each data virtqueue of a device."""
+    return [
+        vdpa.show("dev", "vstats", "show", name, "qidx", queue)["vstats"][name]
+        for queue in range(queues)
+    ]
+
+
+def main(suite, description):
+    """Runs a suite that is given the model."""
+    options = ktap.arguments(description).parse_args()
+    if not os.path.exists(PORT):
+        print("1..0 # SKIP no functions of mlx5-model")
+        ktap.exit_with(ktap.EXIT_SKIP)
+    load_vdpa()
+    with Model() as model:
+        ktap.exit_with(suite.run(model, only=options.only))

@@ -1,0 +1,117 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0
+"""The C driver mlx5_vdpa on functions of the model, under vhost-vdpa: modern
+guests in QEMU, and traffic with a function that the host has.
+"""
+
+import contextlib
+import os
+import sys
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path[:0] = [os.path.join(HERE, "..", "lib"), os.path.join(HERE, "..", "guest")]
+
+# pylint: disable=wrong-import-position
+import ktap
+import mlx5
+import qemu
+import traffic
+import vdpa
+
+MAC = "52:54:00:77:00:02"
+MODERN = "disable-legacy=on"
+VERSION_1 = 32
+
+suite = ktap.Suite("mlx5_c_vhost")
+
+
+@contextlib.contextmanager
+def joined(model, host, *guests):
+    """The host's port on the function `host`, and a device for a guest on
+    each of the others; all on one switch.  Nothing may go wrong in it.
+    """
+    functions = mlx5.functions()
+    with model.clean(), contextlib.ExitStack() as stack:
+        for name in (host, *guests):
+            stack.enter_context(model.bound(functions[name]))
+        port = stack.enter_context(traffic.HostPort(functions[host].mgmtdev))
+        devices = [
+            stack.enter_context(vdpa.Device(functions[name].mgmtdev, f"guest-{name}",
+                                            driver="vhost_vdpa", mac=MAC))
+            for name in guests
+        ]
+        yield port, *devices
+
+
+def report(lines):
+    """Prints what traffic.both_ways found."""
+    for name, text in lines:
+        ktap.say(f"{name}: {text}")
+
+
+@suite.test(timeout=300)
+def modern(model):
+    """Modern guests, with MSI-X and with QPs for events."""
+    for host, name in (("new1", "new0"), ("old1", "old0")):
+        with joined(model, host, name) as (port, device), qemu.Guest(device, card=MODERN) as guest:
+            guest.wait_boot()
+            assert VERSION_1 in guest.features()
+            traffic.prepare(guest)
+            report(traffic.both_ways(guest, port))
+
+
+@suite.test(timeout=300)
+def doorbells(model):
+    """A guest whose kicks are stores to the doorbell page of the function."""
+    with joined(model, "new1", "new0") as (port, device):
+        with qemu.Guest(device, card=f"{MODERN},page-per-vq=on") as guest:
+            guest.wait_boot()
+            traffic.prepare(guest)
+            report(traffic.both_ways(guest, port))
+
+
+@suite.test(timeout=400)
+def stop_and_continue(model):
+    """stop and cont while traffic goes, with and without resume."""
+    for host, name in (("new1", "new0"), ("old1", "old0")):
+        with joined(model, host, name) as (port, device), qemu.Guest(device, card=MODERN) as guest:
+            guest.wait_boot()
+            traffic.prepare(guest)
+            with traffic.Stream(guest, port) as stream:
+                for _ in range(5):
+                    guest.monitor.command("stop")
+                    guest.monitor.wait("STOP")
+                    assert guest.monitor.command("query-status")["status"] == "paused"
+                    guest.monitor.command("cont")
+                    guest.monitor.wait("RESUME")
+                    guest.run("true")
+                    stream.pings.wait()
+                line, (sent, received, outages) = stream.finish(guest)
+            ktap.say(f"{name}: {line}; {received} of {sent} pings answered")
+            assert outages <= 5, f"pings lost in {outages} places"
+            report(traffic.both_ways(guest, port))
+
+
+@suite.test(timeout=500)
+def live_migration(model):
+    """Live migration between two functions, with traffic."""
+    card = f"{MODERN},{qemu.SHADOWED}"
+    with joined(model, "old0", "new0", "new1") as (port, here, there):
+        with qemu.Guest(here, card=card) as source:
+            source.wait_boot()
+            traffic.prepare(source)
+            with qemu.Guest(there, card=card, incoming=True) as target:
+                with traffic.Stream(source, port) as stream:
+                    result = qemu.migrate(source, target)
+                    # The guest lives on, and so does its connection.
+                    assert target.get("echo alive") == "alive"
+                    line, (sent, received, outages) = stream.finish(target)
+                ktap.say(f"downtime {result.get('downtime')} ms; {line};"
+                         f" {received} of {sent} pings answered")
+                assert outages <= 2, f"pings lost in {outages} places"
+                source.__exit__()
+                report(traffic.both_ways(target, port))
+
+
+if __name__ == "__main__":
+    mlx5.main(suite, __doc__)
