@@ -219,11 +219,12 @@ impl Ring {
 }
 
 impl Eq {
-    /// Writes an entry. Returns whether the interrupt must be raised.
-    fn write(&self, memory: &DmaSpace, mut entry: Eqe) -> bool {
+    /// Writes an entry. Returns whether the interrupt must be raised, or nothing if the entry could
+    /// not be written.
+    fn write(&self, memory: &DmaSpace, mut entry: Eqe) -> Option<bool> {
         let mut ring = self.ring.lock().unwrap();
         if ring.closed {
-            return false;
+            return None;
         }
         let index = u64::from(ring.producer) & ((1 << self.log_size) - 1);
         let room = ring.pending() < 1 << self.log_size;
@@ -235,14 +236,14 @@ impl Eq {
         {
             Some(Ok(())) => {
                 ring.producer = (ring.producer + 1) & COUNTER;
-                std::mem::take(&mut ring.armed)
+                Some(std::mem::take(&mut ring.armed))
             }
             _ => {
                 // An entry that the driver has not consumed must not be overwritten, and a hole
                 // in memory not be counted as an entry: the event is lost, and the queue says so.
                 ring.lost += 1;
                 tracing::warn!(lost = ring.lost, ?entry, "an event queue has no room");
-                false
+                None
             }
         }
     }
@@ -333,28 +334,27 @@ impl Events {
     }
 
     /// Writes an event into every queue that wants its type (a completion: into the one it names),
-    /// and raises the queue's interrupt if it is armed.
+    /// and raises the queue's interrupt if it is armed. Returns whether it was written at all.
     ///
     /// May be called from any thread, with any lock held but that of the event queues.
-    pub fn post(&self, event: Event) {
+    pub fn post(&self, event: Event) -> bool {
         let queues = self.queues.read().unwrap();
         let entry = event.entry();
         let post = |eq: &Eq| {
             self.journal.event(event);
-            if eq.write(&self.memory, entry.clone()) {
+            let raise = eq.write(&self.memory, entry.clone());
+            if raise == Some(true) {
                 self.interrupts.raise(eq.vector);
             }
+            raise.is_some()
         };
-        if let Event::Completion { eqn, .. } = event {
-            if let Ok(eq) = queues.get(eqn) {
-                post(eq);
+        match event {
+            Event::Completion { eqn, .. } => queues.get(eqn).is_ok_and(|eq| post(eq)),
+            _ => {
+                let bit = 1 << event.event_type() as u8;
+                let wanting = queues.iter().filter(|(_, eq)| eq.mask & bit != 0);
+                wanting.fold(false, |written, (_, eq)| post(eq) || written)
             }
-        } else {
-            let bit = 1 << event.event_type() as u8;
-            queues
-                .iter()
-                .filter(|(_, eq)| eq.mask & bit != 0)
-                .for_each(|(_, eq)| post(eq));
         }
     }
 

@@ -306,7 +306,9 @@ impl Function {
             }
             Fault::QueueError { .. } => {}
             Fault::Link { .. } => {}
-            Fault::PageRequest { pages } => platform.events.post(Event::PageRequest(*pages)),
+            Fault::PageRequest { pages } => {
+                platform.events.post(Event::PageRequest(*pages));
+            }
             Fault::Health { syndrome, fatal } => {
                 health::fall_ill(&self.registers, health_syndrome(syndrome)?, *fatal);
             }

@@ -94,6 +94,15 @@ impl<T> Table<T> {
     ///
     /// [`Refusal::NoResources`] if there are no numbers left.
     pub fn add(&mut self, object: T) -> Result<u32, Refusal> {
+        self.add_with(|_| object)
+    }
+
+    /// Adds an object that knows its own number, which is returned too: see [`Table::add`].
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::NoResources`] if there are no numbers left.
+    pub fn add_with(&mut self, make: impl FnOnce(u32) -> T) -> Result<u32, Refusal> {
         let fresh = self.next < self.end;
         let id = if fresh && self.freed.len() < QUARANTINE {
             let id = self.next;
@@ -105,7 +114,7 @@ impl<T> Table<T> {
             return Err(Refusal::NoResources);
         };
         let entry = Entry {
-            object: Arc::new(object),
+            object: Arc::new(make(id)),
             users: Arc::new(()),
         };
         self.entries.insert(id, entry);

@@ -87,8 +87,12 @@ refusals! {
     QueueTooLarge = 0x04_0001, BAD_PARAM_ERR;
     /// The list behind the command ends before all of it is said.
     ListTooShort = 0x04_0002, BAD_INP_LEN_ERR;
-    /// A page does not begin where a page can.
+    /// A page or a doorbell record does not begin where one can.
     PageNotAligned = 0x04_0003, BAD_PARAM_ERR;
+    /// A queue is wanted that the firmware does not offer.
+    NotOffered = 0x04_0004, BAD_PARAM_ERR;
+    /// The queue pair is not in the state that the command leads from.
+    QpState = 0x04_0005, BAD_QP_STATE_ERR;
 
     // Memory keys and umems: 0x05....
 

@@ -10,9 +10,11 @@ use prm::{
     uar::{
         AllocUar,
         AllocUarOut,
+        CqDoorbell,
         DeallocUar,
         DeallocUarIn,
         EqDoorbell,
+        CQ_ARM,
         EQ_ARM,
         EQ_UPDATE, //
     },
@@ -59,6 +61,11 @@ pub fn doorbell(platform: &Platform, uar: u32, offset: u64, data: &[u8]) {
         EQ_ARM | EQ_UPDATE => {
             if let Some((doorbell, _)) = EqDoorbell::split(data) {
                 platform.events.doorbell(uar, doorbell, offset == EQ_ARM);
+            }
+        }
+        CQ_ARM => {
+            if let Some((doorbell, _)) = CqDoorbell::split(data) {
+                platform.cqs.doorbell(platform, uar, doorbell);
             }
         }
         _ => {}

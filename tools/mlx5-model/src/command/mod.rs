@@ -106,9 +106,11 @@ pub const fn handler<C: Execute>() -> Handler {
 
 /// The commands of every area.
 static AREAS: &[&[Handler]] = &[
+    crate::cq::COMMANDS,
     crate::eq::COMMANDS,
     crate::mkey::COMMANDS,
     crate::pd::COMMANDS,
+    crate::qp::COMMANDS,
     crate::umem::COMMANDS,
     crate::uar::COMMANDS,
 ];
