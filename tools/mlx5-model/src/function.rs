@@ -270,7 +270,12 @@ impl Function {
     ///
     /// A [`FaultError`] that says which faults there are.
     pub fn clear_fault(&self, id: u32) -> Result<(), FaultError> {
-        let fault = self.platform.faults.remove(id)?;
+        let faults = &self.platform.faults;
+        if faults.is_dead() {
+            // What was asked of a device that did not hear it is not done later.
+            self.commands.reset();
+        }
+        let fault = faults.remove(id)?;
         match fault {
             Fault::Delay { .. } => self.commands.hurry(),
             Fault::Health { fatal, .. } => {

@@ -105,6 +105,8 @@ pub struct Board {
     pub eswitch: Arc<Eswitch>,
     /// The threads that move traffic.
     pub workers: Arc<Workers>,
+    /// Where what happens is written down.
+    pub trace: Arc<Trace>,
 }
 
 impl Board {
@@ -118,6 +120,7 @@ impl Board {
         Ok(Self {
             eswitch: Arc::default(),
             workers: Arc::new(Workers {}),
+            trace: Arc::default(),
         })
     }
 
@@ -193,7 +196,7 @@ impl Host {
             Surroundings {
                 eswitch: board.eswitch.clone(),
                 workers: board.workers.clone(),
-                trace: Arc::new(Trace::default()),
+                trace: board.trace.clone(),
                 memory: dma.clone(),
                 interrupts: vectors.clone(),
             },
@@ -213,6 +216,14 @@ impl Host {
     /// The command queue, for what no driver does.
     pub fn queue(&mut self) -> &mut Queue {
         &mut self.queue
+    }
+
+    /// Makes another command queue and tells the function of it, which has forgotten the last one
+    /// and everything else in a reset.
+    pub fn attach(&mut self) {
+        self.queue = Queue::new(&self.function, &self.memory);
+        self.given.clear();
+        self.running = None;
     }
 
     /// How many pages the firmware has.

@@ -235,3 +235,211 @@ impl Iterator for Chain<'_> {
         (self.done < self.count).then(|| self.follow())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use crate::memory::DmaSpace;
+
+    use proptest::prelude::*;
+
+    const ENTRY: u64 = 0x40;
+    /// Where the mailboxes of input and output begin, and how far apart they are.
+    const CHAINS: [u64; 2] = [0x1_0000, 0x8_0000];
+    const APART: u64 = 0x400;
+    const TOKEN: u8 = 0x5a;
+
+    /// Puts a command as a driver does.
+    fn put(memory: &Dma, input: &[u8], outlen: usize) -> Entry {
+        let mut entry = Entry::new();
+        let inline = input.len().min(INLINE);
+        entry.input_mut()[..inline].copy_from_slice(&input[..inline]);
+        entry
+            .set_transport(PCI_TRANSPORT)
+            .set_inlen(input.len() as u32)
+            .set_in_ptr(CHAINS[0])
+            .set_outlen(outlen as u32)
+            .set_out_ptr(CHAINS[1])
+            .set_token(TOKEN)
+            .set_status_own(OWNED_BY_FIRMWARE);
+        memory.write(ENTRY, entry.as_bytes()).unwrap();
+        let rest = [input[inline..].to_vec(), vec![0; outlen - INLINE]];
+        for (first, rest) in CHAINS.into_iter().zip(rest) {
+            for (number, data) in rest.chunks(BLOCK).enumerate() {
+                let mut mailbox = Mailbox::new();
+                let at = first + number as u64 * APART;
+                mailbox.data_mut()[..data.len()].copy_from_slice(data);
+                mailbox.set_token(TOKEN).set_block_num(number as u32);
+                if (number + 1) * BLOCK < rest.len() {
+                    mailbox.set_next(at + APART);
+                }
+                memory.write(at, mailbox.as_bytes()).unwrap();
+            }
+        }
+        entry
+    }
+
+    /// What the driver finds in entry and mailboxes.
+    fn output(memory: &Dma, len: usize) -> Vec<u8> {
+        let mut entry = Entry::new();
+        memory.read(ENTRY, entry.as_mut_bytes()).unwrap();
+        let mut output = entry.output().to_vec();
+        for at in (CHAINS[1]..).step_by(APART as usize) {
+            if output.len() >= len {
+                break;
+            }
+            let mut mailbox = Mailbox::new();
+            memory.read(at, mailbox.as_mut_bytes()).unwrap();
+            assert_eq!(mailbox.token(), TOKEN);
+            output.extend_from_slice(mailbox.data());
+        }
+        output.truncate(len);
+        output
+    }
+
+    fn space() -> Dma {
+        DmaSpace::anonymous(0x10_0000).unwrap().snapshot()
+    }
+
+    fn request(memory: &Dma) -> Request {
+        match fetch(memory, ENTRY) {
+            Fetched::Request(request) => request,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn any_length_goes_both_ways(
+            input in prop::collection::vec(any::<u8>(), INLINE..0x3000),
+            answer in prop::collection::vec(any::<u8>(), INLINE..0x3000),
+        ) {
+            let memory = space();
+            put(&memory, &input, answer.len());
+            let request = request(&memory);
+            prop_assert_eq!(&request.input, &input);
+            prop_assert_eq!(request.outlen, answer.len());
+            request.deliver(&memory, &answer).unwrap();
+            prop_assert_eq!(output(&memory, answer.len()), answer);
+            release(&memory, ENTRY, Delivery::OK);
+            prop_assert!(matches!(fetch(&memory, ENTRY), Fetched::Nothing));
+        }
+
+        /// Whatever a driver writes over a good command, there is an end to it.
+        #[test]
+        fn a_broken_chain_is_refused(
+            place in prop_oneof![ENTRY..ENTRY + 0x3f, CHAINS[0]..CHAINS[0] + 4 * APART],
+            garbage in prop::collection::vec(any::<u8>(), 1..16),
+        ) {
+            let memory = space();
+            let input: Vec<_> = (0..4 * BLOCK).map(|at| at as u8).collect();
+            put(&memory, &input, 3 * BLOCK);
+            memory.write(place, &garbage).unwrap();
+            if let Fetched::Request(request) = fetch(&memory, ENTRY) {
+                prop_assert!(request.input.len() <= LONGEST);
+                let _ = request.deliver(&memory, &[0xff; 8 * BLOCK]);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_told() {
+        let last = CHAINS[0] + 2 * APART;
+        let told = |change: &dyn Fn(&mut Entry, &mut Mailbox)| {
+            let memory = space();
+            let mut entry = put(&memory, &[7; INLINE + 3 * BLOCK], 2 * BLOCK);
+            let mut mailbox = Mailbox::new();
+            memory.read(last, mailbox.as_mut_bytes()).unwrap();
+            change(&mut entry, &mut mailbox);
+            memory.write(last, mailbox.as_bytes()).unwrap();
+            memory.write(ENTRY, entry.as_bytes()).unwrap();
+            match fetch(&memory, ENTRY) {
+                Fetched::Undelivered(delivery) => delivery,
+                other => panic!("{other:?}"),
+            }
+        };
+        let cases: [(&dyn Fn(&mut Entry, &mut Mailbox), Delivery); 11] = [
+            (
+                &|_, mailbox| {
+                    mailbox.set_token(1);
+                },
+                Delivery::TOK_ERR,
+            ),
+            (
+                &|_, mailbox| {
+                    mailbox.set_block_num(1);
+                },
+                Delivery::BAD_BLK_NUM_ERR,
+            ),
+            (
+                &|entry, _| {
+                    entry.set_in_ptr(0);
+                },
+                Delivery::IN_LENGTH_ERR,
+            ),
+            (
+                &|entry, _| {
+                    entry.set_in_ptr(CHAINS[0] + 8);
+                },
+                Delivery::IN_PTR_ALIGN_ERR,
+            ),
+            (
+                &|entry, _| {
+                    entry.set_in_ptr(!0x1ff);
+                },
+                Delivery::IN_PTR_ALIGN_ERR,
+            ),
+            (
+                &|entry, _| {
+                    entry.set_inlen(15);
+                },
+                Delivery::IN_LENGTH_ERR,
+            ),
+            (
+                &|entry, _| {
+                    entry.set_inlen(u32::MAX);
+                },
+                Delivery::IN_LENGTH_ERR,
+            ),
+            (
+                &|entry, _| {
+                    entry.set_out_ptr(0);
+                },
+                Delivery::OUT_LENGTH_ERR,
+            ),
+            (
+                &|entry, _| {
+                    entry.set_out_ptr(1 << 40);
+                },
+                Delivery::OUT_PTR_ALIGN_ERR,
+            ),
+            (
+                &|entry, _| {
+                    entry.set_outlen(8);
+                },
+                Delivery::OUT_LENGTH_ERR,
+            ),
+            (
+                &|entry, _| {
+                    entry.set_transport(6);
+                },
+                Delivery::CMD_DESCR_ERR,
+            ),
+        ];
+        for (number, (change, delivery)) in cases.into_iter().enumerate() {
+            assert_eq!(told(change), delivery, "case {number}");
+        }
+    }
+
+    #[test]
+    fn a_chain_may_be_longer_than_what_is_said() {
+        let memory = space();
+        let mut entry = put(&memory, &[7; INLINE + 3 * BLOCK], INLINE);
+        entry.set_inlen(INLINE as u32 + 1);
+        memory.write(ENTRY, entry.as_bytes()).unwrap();
+        assert_eq!(request(&memory).input, [7; INLINE + 1]);
+    }
+}
