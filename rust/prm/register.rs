@@ -12,18 +12,10 @@ use crate::{
 crate::values! {
     /// A register.
     pub enum RegisterId: u16 {
-        /// Capabilities of quality of service.
-        QCAM = 0x4019,
         /// The MTU of the port: [`PmtuReg`].
         PMTU = 0x5003,
         /// The state of the port: [`PaosReg`].
         PAOS = 0x5006,
-        /// Capabilities of the port's registers.
-        PCAM = 0x507f,
-        /// The byte order of the host; of physical functions.
-        HOST_ENDIANNESS = 0x7004,
-        /// Capabilities of management registers.
-        MCAM = 0x907f,
         /// Default time limits: [`DtorReg`].
         DTOR = 0xc00e,
     }

@@ -149,7 +149,7 @@ impl Function {
             workers: surroundings.workers,
             eswitch: surroundings.eswitch,
         });
-        let vport = Arc::new(Vport {});
+        let vport = Arc::new(Vport::new(settings.number, settings.mac, settings.mtu));
         let registers = Arc::new(Registers::new(platform.profile.firmware));
         let hca = Arc::new(Mutex::new(Some(Hca::new(platform.clone(), vport.clone()))));
         let commands = Queue::start(platform.clone(), registers.clone(), hca.clone())?;

@@ -10,10 +10,17 @@ use std::{
 use serde_json::json;
 
 use crate::{
+    capability::Capabilities,
+    life::{
+        self,
+        Life,
+        Uctx, //
+    },
     object::{
         Census,
         Table, //
     },
+    pages::Pages,
     pd::{
         self,
         Pd,
@@ -30,19 +37,12 @@ use crate::{
         Umems, //
     },
     virtq::Virtqs,
-    vport::Vport, //
+    vport::{
+        self,
+        QCounter,
+        Vport, //
+    },
 };
-
-/// How far a driver has come with a function.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Stage {
-    /// Nothing was done: ENABLE_HCA comes first.
-    Disabled,
-    /// It is enabled: what it can do is asked and chosen, and pages are given.
-    Enabled,
-    /// It is started: objects can be made.
-    Running,
-}
 
 /// The state of one function, changed by commands under one lock.
 ///
@@ -50,7 +50,11 @@ pub enum Stage {
 /// is dropped before what is used.
 pub struct Hca {
     /// How far the driver has come.
-    pub stage: Stage,
+    pub life: Life,
+    /// The capabilities it chose.
+    pub capabilities: Capabilities,
+    /// The pages it gave.
+    pub pages: Pages,
     /// Transmit and receive interfaces and flow tables.
     pub steering: Steering,
     /// Virtqueues and their counters.
@@ -63,6 +67,10 @@ pub struct Hca {
     pub pds: Table<Pd>,
     /// Pages of doorbells.
     pub uars: Table<Uar>,
+    /// Sets of queue counters.
+    pub q_counters: Table<QCounter>,
+    /// User contexts.
+    pub uctxs: Table<Uctx>,
     /// The port on the switch.
     pub vport: Arc<Vport>,
     /// What is shared with traffic: memory keys and queues among it.
@@ -73,13 +81,17 @@ impl Hca {
     /// The state of a function that no driver has touched yet.
     pub fn new(platform: Arc<Platform>, vport: Arc<Vport>) -> Self {
         Self {
-            stage: Stage::Disabled,
+            life: Life::default(),
+            capabilities: Capabilities::new(&platform.profile),
+            pages: Pages::default(),
             steering: Steering {},
             virtqs: Virtqs {},
             umems: umem::umems(),
             transport_domains: pd::transport_domains(),
             pds: pd::pds(),
             uars: uar::uars(),
+            q_counters: vport::q_counters(),
+            uctxs: life::uctxs(),
             vport,
             platform,
         }
@@ -97,6 +109,8 @@ impl Hca {
         self.transport_domains.count(&mut add);
         self.pds.count(&mut add);
         self.uars.count(&mut add);
+        self.q_counters.count(&mut add);
+        self.uctxs.count(&mut add);
         self.platform.count(&mut add);
         objects
     }
@@ -107,13 +121,17 @@ impl Hca {
     pub fn clear(&mut self) {
         // Every field is named, so that none is forgotten.
         let Self {
-            stage: _,
+            life: _,
+            capabilities: _,
+            pages: _,
             steering,
             virtqs,
             umems,
             transport_domains,
             pds,
             uars,
+            q_counters,
+            uctxs,
             vport: _,
             platform,
         } = Self::new(self.platform.clone(), self.vport.clone());
@@ -124,6 +142,8 @@ impl Hca {
         self.transport_domains = transport_domains;
         self.pds = pds;
         self.uars = uars;
+        self.q_counters = q_counters;
+        self.uctxs = uctxs;
     }
 
     /// Says what a driver left behind, in the journal and in the log.

@@ -18,6 +18,7 @@
 //! that lock: what it needs is shared through [`platform::Platform`] or held by the queue itself.
 
 pub mod buffer;
+pub mod capability;
 pub mod command;
 pub mod config;
 pub mod control;
@@ -30,14 +31,17 @@ pub mod function;
 pub mod hca;
 pub mod health;
 pub mod init_segment;
+pub mod life;
 pub mod memory;
 pub mod mkey;
 pub mod object;
+pub mod pages;
 pub mod pd;
 pub mod platform;
 pub mod profile;
 pub mod qp;
 pub mod refusal;
+pub mod register;
 pub mod socket;
 pub mod stats;
 pub mod steering;

@@ -81,6 +81,33 @@ refusals! {
 
     // The function: 0x03....
 
+    /// It is about another function, and a virtual one speaks for itself alone.
+    OtherFunction = 0x03_0001, BAD_PARAM_ERR;
+    /// There is no such variant of the command.
+    UnknownVariant = 0x03_0002, BAD_PARAM_ERR;
+    /// The firmware lacks pages.
+    PagesMissing = 0x03_0003, BAD_SYS_STATE_ERR;
+    /// A function cannot be stopped in this way.
+    UnknownTeardown = 0x03_0004, BAD_PARAM_ERR;
+    /// There is no such version of the interface.
+    UnknownIssi = 0x03_0005, BAD_PARAM_ERR;
+    /// The firmware has no such group of capabilities.
+    UnknownCapabilities = 0x03_0006, BAD_PARAM_ERR;
+    /// Nothing of this group of capabilities can be chosen.
+    CapabilitiesFixed = 0x03_0007, BAD_PARAM_ERR;
+    /// It is more than the firmware is capable of.
+    CapabilityTooLarge = 0x03_0008, BAD_PARAM_ERR;
+    /// The firmware has the page already.
+    PageGivenTwice = 0x03_0009, BAD_PARAM_ERR;
+    /// The firmware did not ask for so many pages.
+    PageNotWanted = 0x03_000a, LIM_ERR;
+    /// There are no user contexts, or none that may do this.
+    UctxNotAllowed = 0x03_000b, BAD_PARAM_ERR;
+    /// There is no such register.
+    UnknownRegister = 0x03_000c, BAD_PARAM_ERR;
+    /// A virtual function may not write the register.
+    RegisterReadOnly = 0x03_000d, BAD_PARAM_ERR;
+
     // Event queues, completion queues, queue pairs: 0x04....
 
     /// The queue has more entries than the firmware can count.
@@ -110,6 +137,17 @@ refusals! {
     // Steering: 0x07....
 
     // The port: 0x08....
+
+    /// It is about another function's port.
+    OtherVport = 0x08_0001, BAD_PARAM_ERR;
+    /// The port has no such list.
+    UnknownList = 0x08_0002, BAD_PARAM_ERR;
+    /// The list has more entries than the port has room for.
+    TooManyAddresses = 0x08_0003, LIM_ERR;
+    /// Frames of the port cannot be so small, or so large.
+    MtuOutOfRange = 0x08_0004, BAD_PARAM_ERR;
+    /// The port has no such thing, or its function may not change it.
+    NotOfVport = 0x08_0005, BAD_PARAM_ERR;
 }
 
 #[cfg(test)]

@@ -607,7 +607,7 @@ fn round(size: u16, options: driver::Options) {
         while let Some(chain) = queue.pop(&guest, &mut segments).unwrap() {
             chains.push(chain);
         }
-        assert_eq!(chains.len(), size.into());
+        assert_eq!(chains.len(), usize::from(size));
         assert!(!ring.enable_interrupts(size));
         for chain in chains.into_iter().rev() {
             queue.complete(&guest, chain, 0).unwrap();

@@ -22,10 +22,7 @@ use prm::{
 use zerocopy::IntoBytes;
 
 use crate::{
-    hca::{
-        Hca,
-        Stage, //
-    },
+    hca::Hca,
     refusal::Refusal, //
 };
 
@@ -106,7 +103,13 @@ pub const fn handler<C: Execute>() -> Handler {
 
 /// The commands of every area.
 static AREAS: &[&[Handler]] = &[
+    crate::capability::COMMANDS,
     crate::cq::COMMANDS,
+    crate::life::COMMANDS,
+    crate::pages::COMMANDS,
+    crate::register::COMMANDS,
+    crate::vport::CONTEXT_COMMANDS,
+    crate::vport::COUNTER_COMMANDS,
     crate::eq::COMMANDS,
     crate::mkey::COMMANDS,
     crate::pd::COMMANDS,
@@ -195,7 +198,7 @@ pub fn identify(input: &[u8]) -> (u16, Option<u16>) {
 }
 
 fn run(handler: &Handler, hca: &mut Hca, input: &[u8], outlen: usize) -> Result<Vec<u8>, Refusal> {
-    allowed(handler.opcode, hca.stage)?;
+    hca.life.permits(handler.opcode)?;
     if input.len() < handler.input.bytes {
         return Err(Refusal::InputTooShort);
     }
@@ -225,33 +228,4 @@ pub fn refused(status: u8, syndrome: u32) -> Vec<u8> {
     // It may be a number that is none of the reference's.
     output[0] = status;
     output
-}
-
-/// Says whether a command can be done as far as the function has come.
-fn allowed(opcode: Opcode, stage: Stage) -> Result<(), Refusal> {
-    match (stage, opcode) {
-        (Stage::Disabled, Opcode::ENABLE_HCA) => Ok(()),
-        (Stage::Disabled, _) => Err(Refusal::NotEnabled),
-        (_, Opcode::ENABLE_HCA) => Err(Refusal::AlreadyEnabled),
-        (Stage::Running, Opcode::INIT_HCA | Opcode::SET_HCA_CAP | Opcode::SET_ISSI) => {
-            Err(Refusal::AlreadyStarted)
-        }
-        (Stage::Running, _) => Ok(()),
-        (
-            Stage::Enabled,
-            Opcode::QUERY_HCA_CAP
-            | Opcode::SET_HCA_CAP
-            | Opcode::QUERY_ADAPTER
-            | Opcode::INIT_HCA
-            | Opcode::DISABLE_HCA
-            | Opcode::QUERY_PAGES
-            | Opcode::MANAGE_PAGES
-            | Opcode::QUERY_ISSI
-            | Opcode::SET_ISSI
-            | Opcode::SET_DRIVER_VERSION
-            | Opcode::ACCESS_REG
-            | Opcode::NOP,
-        ) => Ok(()),
-        (Stage::Enabled, _) => Err(Refusal::NotStarted),
-    }
 }

@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Pages of the driver's memory that the firmware keeps its state in.
+//!
+//! The model needs none. It asks for as many as its profile says and knows each by its address,
+//! to find out whether the driver keeps its books.
+
+use std::collections::BTreeSet;
+
+use prm::{
+    page::{
+        ManagePages,
+        ManagePagesIn,
+        ManagePagesOut,
+        PagesMove,
+        PagesWanted,
+        QueryPages,
+        QueryPagesIn,
+        QueryPagesOut, //
+    },
+    Layout, //
+};
+
+use crate::{
+    command::{
+        handler,
+        Execute,
+        Handler,
+        Reply, //
+    },
+    eq::Event,
+    hca::Hca,
+    life::{
+        own_function,
+        Stage, //
+    },
+    profile::Profile,
+    refusal::Refusal, //
+};
+
+/// The size of a page in bytes, whatever the driver's are.
+pub const PAGE_SIZE: u64 = 4096;
+
+/// The pages of one function.
+#[derive(Clone, Debug, Default)]
+pub struct Pages {
+    /// The addresses of those the firmware has.
+    held: BTreeSet<u64>,
+    /// How many it needs before capabilities are set.
+    boot: u32,
+    /// How many it needs besides before it is started.
+    init: u32,
+    /// How many it wants besides, or fewer if it is below 0.
+    extra: i32,
+    /// How often the driver had none to give.
+    denied: u32,
+}
+
+impl Pages {
+    /// The pages of a function that was just enabled.
+    pub fn new(profile: &Profile) -> Self {
+        Self {
+            boot: profile.boot_pages,
+            init: profile.init_pages,
+            ..Self::default()
+        }
+    }
+
+    /// How many pages the firmware has.
+    pub fn held(&self) -> usize {
+        self.held.len()
+    }
+
+    /// How often the driver had no pages to give when it was asked.
+    pub fn denied(&self) -> u32 {
+        self.denied
+    }
+
+    /// Whether the firmware has the page that `addr` is in.
+    pub fn holds(&self, addr: u64) -> bool {
+        self.held.contains(&(addr & !(PAGE_SIZE - 1)))
+    }
+
+    /// Whether the firmware has what it needs to start.
+    pub fn are_enough(&self) -> bool {
+        self.wanted(PagesWanted::INIT_PAGES) == 0
+    }
+
+    /// How many pages are missing; below 0, how many are too many.
+    fn wanted(&self, which: PagesWanted) -> i64 {
+        let held = self.held.len() as i64;
+        let boot = i64::from(self.boot);
+        let init = boot + i64::from(self.init);
+        match which {
+            PagesWanted::BOOT_PAGES => (boot - held).max(0),
+            PagesWanted::INIT_PAGES => (init - held).max(0),
+            PagesWanted::REGULAR_PAGES => (init + i64::from(self.extra)).max(0) - held,
+        }
+    }
+
+    /// Has pages the driver gives, all or none.
+    ///
+    /// # Errors
+    ///
+    /// If one cannot be, is there already, or is one more than was asked for.
+    fn give(&mut self, addrs: &[u64]) -> Result<(), Refusal> {
+        if addrs.len() as i64 > self.wanted(PagesWanted::REGULAR_PAGES) {
+            return Err(Refusal::PageNotWanted);
+        }
+        let mut given = BTreeSet::new();
+        for addr in addrs {
+            // The firmware takes an address of 0 for none.
+            if *addr == 0 || addr % PAGE_SIZE != 0 {
+                return Err(Refusal::PageNotAligned);
+            }
+            if self.held.contains(addr) || !given.insert(*addr) {
+                return Err(Refusal::PageGivenTwice);
+            }
+        }
+        self.held.append(&mut given);
+        Ok(())
+    }
+
+    /// Gives pages back, at most `count`: while the function runs only those that are too many.
+    fn take(&mut self, count: u32, running: bool) -> Vec<u64> {
+        let surplus = (-self.wanted(PagesWanted::REGULAR_PAGES)).max(0);
+        let most = match running {
+            true => surplus.min(count.into()),
+            false => count.into(),
+        };
+        std::iter::from_fn(|| self.held.pop_last())
+            .take(most as usize)
+            .collect()
+    }
+
+    /// Forgets all pages, and says how many there were.
+    pub fn forget(&mut self) -> usize {
+        let held = self.held.len();
+        self.held.clear();
+        held
+    }
+
+    /// Wants more pages, or fewer if `count` is below 0.
+    fn want(&mut self, count: i32) {
+        self.extra = self.extra.saturating_add(count);
+    }
+
+    /// The driver has none to give: what there is must do.
+    fn deny(&mut self) {
+        self.denied = self.denied.saturating_add(1);
+        if self.wanted(PagesWanted::REGULAR_PAGES) > 0 {
+            self.extra = 0;
+        }
+    }
+}
+
+impl Hca {
+    /// Asks the driver for `count` pages by an event, or to take as many back if it is below 0.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::NotStarted`] if it would not hear it.
+    pub fn request_pages(&mut self, count: i32) -> Result<(), Refusal> {
+        if self.life.stage() != Stage::Running {
+            return Err(Refusal::NotStarted);
+        }
+        self.pages.want(count);
+        self.platform.events.post(Event::PageRequest(count));
+        Ok(())
+    }
+}
+
+impl Execute for QueryPages {
+    fn execute(
+        hca: &mut Hca,
+        input: &QueryPagesIn,
+        _: &[u8],
+    ) -> Result<Reply<QueryPagesOut>, Refusal> {
+        own_function(input.function_id(), input.embedded_cpu_function())?;
+        let which = input.op_mod().map_err(|_| Refusal::UnknownVariant)?;
+        let mut output = QueryPagesOut::new();
+        // In two's complement; what is wanted is far below 31 bits.
+        output.set_num_pages(hca.pages.wanted(which) as u32);
+        Ok(output.into())
+    }
+}
+
+impl Execute for ManagePages {
+    fn execute(
+        hca: &mut Hca,
+        input: &ManagePagesIn,
+        tail: &[u8],
+    ) -> Result<Reply<ManagePagesOut>, Refusal> {
+        own_function(input.function_id(), input.embedded_cpu_function())?;
+        let count = input.input_num_entries();
+        let mut output = ManagePagesOut::new();
+        match input.op_mod().map_err(|_| Refusal::UnknownVariant)? {
+            PagesMove::CANT_GIVE => {
+                hca.pages.deny();
+                Ok(output.into())
+            }
+            PagesMove::GIVE => {
+                let addrs = tail.chunks_exact(8).take(count as usize);
+                let addrs: Vec<_> = addrs.map(|addr| prm::layout::bits(addr, 0, 64)).collect();
+                if addrs.len() < count as usize {
+                    return Err(Refusal::ListTooShort);
+                }
+                hca.pages.give(&addrs)?;
+                Ok(output.into())
+            }
+            PagesMove::TAKE => {
+                let running = hca.life.stage() == Stage::Running;
+                let taken = hca.pages.take(count, running);
+                output.set_output_num_entries(taken.len() as u32);
+                let mut reply = Reply::from(output);
+                reply.tail = taken.into_iter().flat_map(u64::to_be_bytes).collect();
+                Ok(reply)
+            }
+        }
+    }
+}
+
+/// The commands of this area.
+pub const COMMANDS: &[Handler] = &[handler::<QueryPages>(), handler::<ManagePages>()];
