@@ -80,7 +80,8 @@ pub enum Stage {
 /// The life of one function.
 #[derive(Clone, Debug)]
 pub struct Life {
-    stage: Stage,
+    /// How far the driver has come.
+    pub stage: Stage,
     issi: u16,
     driver: String,
 }
@@ -96,11 +97,6 @@ impl Default for Life {
 }
 
 impl Life {
-    /// How far the driver has come.
-    pub fn stage(&self) -> Stage {
-        self.stage
-    }
-
     /// What the driver calls itself; nothing if it has not said.
     pub fn driver(&self) -> &str {
         &self.driver

@@ -161,7 +161,7 @@ impl Hca {
     ///
     /// [`Refusal::NotStarted`] if it would not hear it.
     pub fn request_pages(&mut self, count: i32) -> Result<(), Refusal> {
-        if self.life.stage() != Stage::Running {
+        if self.life.stage != Stage::Running {
             return Err(Refusal::NotStarted);
         }
         self.pages.want(count);
@@ -209,7 +209,7 @@ impl Execute for ManagePages {
                 Ok(output.into())
             }
             PagesMove::TAKE => {
-                let running = hca.life.stage() == Stage::Running;
+                let running = hca.life.stage == Stage::Running;
                 let taken = hca.pages.take(count, running);
                 output.set_output_num_entries(taken.len() as u32);
                 let mut reply = Reply::from(output);

@@ -28,7 +28,7 @@ use mlx5_model::{
         Name,
         Which, //
     },
-    hca::Stage,
+    life::Stage,
     refusal::Refusal,
     trace::{
         self,
@@ -70,7 +70,7 @@ fn running_on(board: &Board) -> Host {
 
 fn run(host: &Host) {
     let mut hca = host.function.hca.lock().unwrap();
-    hca.as_mut().unwrap().stage = Stage::Running;
+    hca.as_mut().unwrap().life.stage = Stage::Running;
 }
 
 fn alloc_pd() -> Vec<u8> {
@@ -236,7 +236,7 @@ fn what_a_function_can_do_depends_on_how_far_it_has_come() {
     assert_eq!(syndrome(make(&mut host, 0)), refused(Refusal::NotEnabled));
     let set = |stage| {
         let mut hca = host.function.hca.lock().unwrap();
-        hca.as_mut().unwrap().stage = stage;
+        hca.as_mut().unwrap().life.stage = stage;
     };
     set(Stage::Enabled);
     assert_eq!(syndrome(make(&mut host, 0)), refused(Refusal::NotStarted));
