@@ -49,6 +49,7 @@ use crate::{
     profile::Profile,
     qp::Qps,
     stats::Report,
+    steering::receiver::Receiver,
     trace::{
         Journal,
         Trace, //
@@ -130,6 +131,8 @@ impl Function {
             faults.clone(),
             journal.clone(),
         ));
+        let receiver = Arc::<Receiver>::default();
+        let port = surroundings.eswitch.attach(receiver.clone(), settings.mtu);
         let platform = Arc::new(Platform {
             name: settings.name,
             events: Events::new(
@@ -147,7 +150,8 @@ impl Function {
             journal,
             doorbells: Doorbells::default(),
             workers: surroundings.workers,
-            eswitch: surroundings.eswitch,
+            port,
+            receiver,
         });
         let vport = Arc::new(Vport::new(settings.number, settings.mac, settings.mtu));
         let registers = Arc::new(Registers::new(platform.profile.firmware));

@@ -84,7 +84,7 @@ impl Hca {
             life: Life::default(),
             capabilities: Capabilities::new(&platform.profile),
             pages: Pages::default(),
-            steering: Steering {},
+            steering: Steering::new(platform.receiver.clone()),
             virtqs: Virtqs {},
             umems: umem::umems(),
             transport_domains: pd::transport_domains(),
@@ -105,6 +105,7 @@ impl Hca {
                 *objects.entry(name).or_default() += count;
             }
         };
+        self.steering.count(&mut add);
         self.umems.count(&mut add);
         self.transport_domains.count(&mut add);
         self.pds.count(&mut add);

@@ -7,13 +7,14 @@ use std::sync::Arc;
 use crate::{
     cq::Cqs,
     eq::Events,
-    eswitch::Eswitch,
+    eswitch::Connection,
     fault::Faults,
     memory::DmaSpace,
     mkey::Mkeys,
     object::Census,
     profile::Profile,
     qp::Qps,
+    steering::receiver::Receiver,
     trace::Journal,
     virtq::{
         Doorbells,
@@ -55,8 +56,10 @@ pub struct Platform {
     pub doorbells: Doorbells,
     /// The threads that move traffic, of all functions together.
     pub workers: Arc<Workers>,
-    /// The switch the function hangs on.
-    pub eswitch: Arc<Eswitch>,
+    /// Where the function hangs on the switch.
+    pub port: Connection,
+    /// What the switch sends to the function comes in here.
+    pub receiver: Arc<Receiver>,
 }
 
 impl Platform {

@@ -136,6 +136,59 @@ refusals! {
 
     // Steering: 0x07....
 
+    /// Frames are not encrypted here.
+    Encryption = 0x07_0001, BAD_PARAM_ERR;
+    /// Nor merged.
+    Merging = 0x07_0002, BAD_PARAM_ERR;
+    /// Nor looked into for tunnels.
+    Tunnels = 0x07_0003, BAD_PARAM_ERR;
+    /// No field is to be changed, or one that cannot be.
+    Unchangeable = 0x07_0004, BAD_PARAM_ERR;
+    /// A receive interface has no queue of its own, only a table.
+    DirectQueue = 0x07_0005, BAD_PARAM_ERR;
+    /// There is no such hash function.
+    HashFunction = 0x07_0006, BAD_PARAM_ERR;
+    /// These fields cannot be hashed, or not symmetrically.
+    HashFields = 0x07_0007, BAD_PARAM_ERR;
+    /// A table lists something else than virtqueues.
+    QueueListType = 0x07_0008, BAD_PARAM_ERR;
+    /// A table lists no queues, or more than it can have.
+    QueueListSize = 0x07_0009, BAD_PARAM_ERR;
+    /// A virtqueue in a table does not receive.
+    NotReceiving = 0x07_000a, BAD_PARAM_ERR;
+    /// Flow tables are for received frames only.
+    FlowTableType = 0x07_000b, BAD_PARAM_ERR;
+    /// The port of another function.
+    OtherPort = 0x07_000c, BAD_PARAM_ERR;
+    /// A flow table that could do more than match and forward.
+    FlowTableKind = 0x07_000d, BAD_PARAM_ERR;
+    /// A flow table is too large.
+    FlowTableSize = 0x07_000e, BAD_PARAM_ERR;
+    /// A flow table would lead to one that is not of a higher level.
+    FlowTableLevel = 0x07_000f, BAD_PARAM_ERR;
+    /// There is no such way for frames that no entry matches.
+    MissAction = 0x07_0010, BAD_PARAM_ERR;
+    /// A group is no range of entries of its table.
+    FlowGroupRange = 0x07_0011, BAD_PARAM_ERR;
+    /// Entries of a group are another group's.
+    FlowGroupOverlap = 0x07_0012, BAD_RES_STATE_ERR;
+    /// A group compares what cannot be compared.
+    MatchCriteria = 0x07_0013, BAD_PARAM_ERR;
+    /// An entry is not in the group it is said to be in.
+    FlowIndex = 0x07_0014, IX_ERR;
+    /// There is an entry already.
+    FlowEntryExists = 0x07_0015, BAD_RES_STATE_ERR;
+    /// There is no such entry.
+    NoFlowEntry = 0x07_0016, BAD_RES_ERR;
+    /// An entry has none or several of the ways a frame can go, or an action that is not offered.
+    FlowAction = 0x07_0017, BAD_PARAM_ERR;
+    /// An entry leads where it cannot lead.
+    FlowDestination = 0x07_0018, BAD_PARAM_ERR;
+    /// A list of an entry is too long, or there or not there against its action.
+    FlowList = 0x07_0019, BAD_PARAM_ERR;
+    /// Counters are made one at a time.
+    FlowCounterBulk = 0x07_001a, BAD_PARAM_ERR;
+
     // The port: 0x08....
 
     /// It is about another function's port.

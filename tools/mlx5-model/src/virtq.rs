@@ -2,10 +2,24 @@
 
 //! Virtqueues as firmware objects, and their traffic.
 
-use crate::command::Handler;
+use crate::{
+    command::Handler,
+    refusal::Refusal, //
+};
 
 /// The virtqueues of a function, and their counters.
 pub struct Virtqs {}
+
+impl Virtqs {
+    /// Uses a virtqueue as an entry of a table of receive queues.
+    ///
+    /// # Errors
+    ///
+    /// It is not there, or does not receive.
+    pub fn receive_queue(&self, _id: u32) -> Result<crate::steering::rqt::Queue, Refusal> {
+        Err(Refusal::NeverMade("virtqueue"))
+    }
+}
 
 /// Who hears the doorbell of which virtqueue.
 #[derive(Default)]

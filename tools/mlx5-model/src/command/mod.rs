@@ -114,6 +114,12 @@ static AREAS: &[&[Handler]] = &[
     crate::mkey::COMMANDS,
     crate::pd::COMMANDS,
     crate::qp::COMMANDS,
+    crate::steering::counter::COMMANDS,
+    crate::steering::entry::COMMANDS,
+    crate::steering::flow_table::COMMANDS,
+    crate::steering::rqt::COMMANDS,
+    crate::steering::tir::COMMANDS,
+    crate::steering::tis::COMMANDS,
     crate::umem::COMMANDS,
     crate::uar::COMMANDS,
 ];
