@@ -19,6 +19,12 @@
 //! mac = "02:00:00:00:00:01"             # optional
 //! mtu = 1500                            # optional
 //! vectors = 64                          # optional
+//! in_order = true                       # optional
+//!
+//! [[function.fault]]                    # optional, of the function above
+//! kind = "delay"
+//! command.opcode = "CREATE_EQ"
+//! ms = 200
 //! ```
 
 use std::{
@@ -37,7 +43,11 @@ use serde::{
 };
 use thiserror::Error;
 
-use crate::vfio;
+use crate::{
+    eswitch::UplinkKind,
+    fault::Fault,
+    vfio, //
+};
 
 /// The largest frames that a port may be set to, in bytes without the Ethernet header: the
 /// smallest that IPv4 allows, and what the hardware takes.
@@ -146,34 +156,6 @@ impl fmt::Display for Mac {
     }
 }
 
-/// Where frames go that are for none of the functions.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Uplink {
-    /// Nowhere.
-    #[default]
-    None,
-    /// To a tap device of this name.
-    Tap(String),
-    /// Into a file of captured frames. It is written anew.
-    Pcap(PathBuf),
-}
-
-impl FromStr for Uplink {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text.split_once(':') {
-            None if text == "none" => Ok(Self::None),
-            Some(("tap", name)) if !name.is_empty() => Ok(Self::Tap(name.to_owned())),
-            Some(("pcap", file)) if !file.is_empty() => Ok(Self::Pcap(file.into())),
-            _ => Err(format!(
-                "{text:?} is no uplink: none, tap:NAME and pcap:FILE are"
-            )),
-        }
-    }
-}
-
 const fn default_mtu() -> u16 {
     1500
 }
@@ -200,6 +182,12 @@ pub struct Function {
     /// How many interrupt vectors it has.
     #[serde(default = "default_vectors")]
     pub vectors: u16,
+    /// Whether commands that are rung together are executed in the order of their slots.
+    #[serde(default)]
+    pub in_order: bool,
+    /// What is to go wrong from the beginning.
+    #[serde(rename = "fault", default)]
+    pub faults: Vec<Fault>,
 }
 
 impl FromStr for Function {
@@ -217,6 +205,11 @@ impl FromStr for Function {
                     value
                         .parse()
                         .map_err(|_| format!("{key} = {value:?} is no number"))?,
+                ),
+                "in_order" => toml::Value::Boolean(
+                    value
+                        .parse()
+                        .map_err(|_| format!("{key} = {value:?}: true or false is"))?,
                 ),
                 _ => toml::Value::String(value.to_owned()),
             };
@@ -254,7 +247,7 @@ pub struct Config {
     pub functions: Vec<Function>,
     /// Where frames go that are for none of them.
     #[serde(default)]
-    pub uplink: Uplink,
+    pub uplink: UplinkKind,
     /// How many threads move traffic. By default as many as there are processors.
     pub workers: Option<usize>,
     /// The file that commands and events are written to.
@@ -309,6 +302,16 @@ impl Config {
         Ok(())
     }
 
+    /// The largest frame that the uplink takes, as functions measure theirs: what the largest of
+    /// them sends.
+    pub fn uplink_mtu(&self) -> u16 {
+        self.functions
+            .iter()
+            .map(|function| function.mtu)
+            .max()
+            .unwrap_or(*MTU.start())
+    }
+
     /// How many threads move traffic.
     pub fn worker_count(&self) -> usize {
         self.workers.unwrap_or_else(|| {
@@ -352,10 +355,14 @@ mod tests {
         mac = "02:00:00:00:00:01"
         mtu = 9000
         vectors = 16
+        in_order = true
         [[function]]
         name = "vf1"
         socket = "/run/vf1"
         profile = "minimal"
+        [[function.fault]]
+        kind = "page_request"
+        pages = 3
     "#;
 
     fn parse(text: &str) -> Config {
@@ -366,13 +373,24 @@ mod tests {
     fn a_file_and_options_say_the_same() {
         let config = parse(FULL);
         config.check().unwrap();
-        assert_eq!(config.uplink, Uplink::Tap("tap0".to_owned()));
+        assert_eq!(config.uplink, UplinkKind::Tap("tap0".to_owned()));
         assert_eq!(config.worker_count(), 3);
-        let first =
-            "name=vf0,socket=/run/vf0,profile=cx7,mac=02:00:00:00:00:01,mtu=9000,vectors=16";
+        assert_eq!(config.uplink_mtu(), 9000);
+        let first = "name=vf0,socket=/run/vf0,profile=cx7,mac=02:00:00:00:00:01,mtu=9000,\
+                     vectors=16,in_order=true";
         assert_eq!(config.functions[0], first.parse().unwrap());
         let second: Function = "profile=minimal,name=vf1,socket=/run/vf1".parse().unwrap();
-        assert_eq!(config.functions[1], second);
+        assert_eq!(
+            config.functions[1].faults,
+            [Fault::PageRequest { pages: 3 }]
+        );
+        assert_eq!(
+            Function {
+                faults: Vec::new(),
+                ..config.functions[1].clone()
+            },
+            second
+        );
         assert_eq!((second.mtu, second.vectors), (1500, 64));
         assert_eq!(second.address(0x0102).to_string(), "02:6d:6c:78:01:02");
     }
@@ -421,6 +439,11 @@ mod tests {
             ("/run/vf1", "/run/vf0", &["/run/vf0", "twice"]),
             ("/run/vf1", "/run/control", &["/run/control", "twice"]),
             ("profile = \"cx7\"", "", &["profile"]),
+            (
+                "page_request",
+                "pear",
+                &["pear", "page_request", "queue_error"],
+            ),
         ] {
             let message = file(from, to);
             for word in words {
@@ -440,16 +463,12 @@ mod tests {
             ("", "KEY=VALUE"),
             ("name=a", "socket"),
             ("name=a,socket=b,profile=c,mtu=x", "mtu"),
+            ("name=a,socket=b,profile=c,in_order=1", "true or false"),
             ("name=a,name=b", "twice"),
             ("name=a,socket=b,profile=c,speed=1", "speed"),
         ] {
             let message = text.parse::<Function>().unwrap_err();
             assert!(message.contains(word), "{message:?} does not say {word:?}");
-        }
-        assert_eq!("none".parse(), Ok(Uplink::None));
-        assert_eq!("pcap:a:b".parse(), Ok(Uplink::Pcap("a:b".into())));
-        for text in ["", "tap", "tap:", "pcap:", "none:x", "eth0"] {
-            assert!(text.parse::<Uplink>().unwrap_err().contains("tap:NAME"));
         }
     }
 }

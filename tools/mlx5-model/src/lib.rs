@@ -17,6 +17,7 @@
 //! Commands change objects under one lock for each function ([`hca::Hca`]). Traffic never takes
 //! that lock: what it needs is shared through [`platform::Platform`] or held by the queue itself.
 
+pub mod board;
 pub mod buffer;
 pub mod capability;
 pub mod command;

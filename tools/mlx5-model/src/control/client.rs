@@ -70,8 +70,8 @@ mod tests {
         let _silent = UnixStream::connect(&path).unwrap();
         let list = ask(&path, &json!({"list": {}})).unwrap();
         assert_eq!(list, json!([{"name": "vf0"}, {"name": "vf1"}]));
-        let error = ask(&path, &json!({"link": {}})).unwrap_err();
-        assert!(error.contains("up"));
+        let error = ask(&path, &json!({"clear": {}})).unwrap_err();
+        assert!(error.contains("vf0, vf1"));
         assert!(ask(&dir.as_path().join("none"), &json!({}))
             .unwrap_err()
             .contains("none"));

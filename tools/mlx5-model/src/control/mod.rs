@@ -9,11 +9,11 @@
 //! ```text
 //!   > {"list":{}}
 //!   < {"list":[{"name":"vf0","socket":"/run/vf0","profile":"cx7","mac":"02:…","vectors":64}]}
-//!   > {"link":{"function":"vf0","up":false}}
-//!   < {"link":{"vf0":null}}
+//!   > {"fault":{"function":"vf0","kind":"link","state":"down"}}
+//!   < {"fault":{"vf0":1}}
 //!   > {"stats":{}}
 //!   < {"stats":{"vf0":{…},"vf1":{…}}}
-//!   > {"link":{"function":"vf9","up":false}}
+//!   > {"clear":{"function":"vf9"}}
 //!   < {"error":"there is no function \"vf9\": vf0, vf1 are there"}
 //! ```
 //!
@@ -36,59 +36,33 @@ use serde_json::{
 pub use client::ask;
 pub use server::serve;
 
+use crate::{
+    fault::Fault,
+    function::Function, //
+};
+
 /// What can be asked of one function.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Request {
-    /// Counters of commands, events, interrupts and traffic.
+    /// What it has counted: commands, refusals, events, interrupts, traffic, pages and objects.
     Stats {},
-    /// The objects that the driver has made and not destroyed.
-    Objects {},
-    /// The faults that are still to come.
-    Faults {
-        /// Whether they are forgotten.
+    /// Something is to go wrong. The answer is the number of the fault.
+    Fault(Fault),
+    /// The faults there are.
+    Faults {},
+    /// A fault is to go, or all of them.
+    Clear {
+        /// Its number; all of them if nothing is said.
         #[serde(default)]
-        clear: bool,
+        fault: Option<u32>,
     },
-    /// The link goes up or down.
-    Link {
-        /// Whether it is up.
-        up: bool,
-    },
-    /// A virtqueue goes into its error state.
-    QueueError {
-        /// The index of the queue.
-        queue: u16,
-    },
-    /// The firmware wants pages, or gives them back.
-    PageRequest {
-        /// How many pages are wanted (positive) or given back (negative).
-        pages: i32,
-    },
-    /// The health buffer shows a fatal condition.
-    Health {
-        /// The syndrome in it.
-        syndrome: u8,
-    },
-    /// The function is gone from the bus, or back.
-    Gone {
-        /// Whether it is gone.
-        #[serde(default = "yes")]
-        gone: bool,
-    },
-}
-
-const fn yes() -> bool {
-    true
 }
 
 impl Request {
     /// Whether the function is only looked at.
     fn only_looks(&self) -> bool {
-        matches!(
-            self,
-            Self::Stats {} | Self::Objects {} | Self::Faults { clear: false }
-        )
+        matches!(self, Self::Stats {} | Self::Faults {})
     }
 }
 
@@ -100,6 +74,27 @@ pub trait Control: Send + Sync {
     ///
     /// If the function cannot do it now. The text says why.
     fn control(&self, request: &Request) -> Result<Value, String>;
+}
+
+impl Control for Function {
+    fn control(&self, request: &Request) -> Result<Value, String> {
+        match request {
+            Request::Stats {} => Ok(json!(self.report())),
+            Request::Fault(fault) => match self.inject(fault.clone()) {
+                Ok(id) => Ok(json!(id)),
+                Err(e) => Err(e.to_string()),
+            },
+            Request::Faults {} => Ok(json!(self.faults())),
+            Request::Clear { fault } => {
+                let one = |id| self.clear_fault(id).map_err(|e| e.to_string());
+                match fault {
+                    Some(id) => one(*id)?,
+                    None => self.faults().iter().try_for_each(|fault| one(fault.id))?,
+                }
+                Ok(Value::Null)
+            }
+        }
+    }
 }
 
 /// The functions of a process, as a client of the control socket finds them.
@@ -187,13 +182,13 @@ pub(crate) mod tests {
 
     use super::*;
 
-    /// Answers with what was asked; never lets the link up.
+    /// Answers with what was asked; is never gone.
     struct Echo;
 
     impl Control for Echo {
         fn control(&self, request: &Request) -> Result<Value, String> {
             match request {
-                Request::Link { up: true } => Err("the cable is out".to_owned()),
+                Request::Fault(Fault::Gone {}) => Err("it is here".to_owned()),
                 _ => Ok(serde_json::to_value(request).unwrap()),
             }
         }
@@ -222,16 +217,16 @@ pub(crate) mod tests {
                 json!({"stats": {"vf0": {"stats": {}}, "vf1": {"stats": {}}}}),
             ),
             (
-                r#"{"objects":{"function":"vf1"}}"#,
-                json!({"objects": {"vf1": {"objects": {}}}}),
+                r#"{"faults":{"function":"vf1"}}"#,
+                json!({"faults": {"vf1": {"faults": {}}}}),
             ),
             (
-                r#"{"link":{"function":"vf1","up":false}}"#,
-                json!({"link": {"vf1": {"link": {"up": false}}}}),
+                r#"{"fault":{"function":"vf1","kind":"page_request","pages":-3}}"#,
+                json!({"fault": {"vf1": {"fault": {"kind": "page_request", "pages": -3}}}}),
             ),
             (
-                r#"{"gone":{"function":"vf0"}}"#,
-                json!({"gone": {"vf0": {"gone": {"gone": true}}}}),
+                r#"{"clear":{"function":"vf0"}}"#,
+                json!({"clear": {"vf0": {"clear": {"fault": null}}}}),
             ),
         ] {
             assert_eq!(answer(request), expected);
@@ -247,23 +242,20 @@ pub(crate) mod tests {
             ("{}", &["one field"]),
             (r#"{"list":{},"stats":{}}"#, &["one field"]),
             (r#"{"list":1}"#, &["an object"]),
-            (r#"{"lits":{}}"#, &["lits", "list", "stats", "queue_error"]),
-            (r#"{"link":{"function":"vf0"}}"#, &["up"]),
-            (r#"{"link":{"function":"vf0","up":1}}"#, &["1", "boolean"]),
+            (r#"{"lits":{}}"#, &["lits", "list", "stats", "clear"]),
+            (r#"{"fault":{"function":"vf0"}}"#, &["kind"]),
             (
-                r#"{"link":{"function":"vf0","down":true}}"#,
-                &["down", "up"],
+                r#"{"fault":{"function":"vf0","kind":"pear"}}"#,
+                &["pear", "page_request"],
             ),
-            (
-                r#"{"link":{"function":0,"up":true}}"#,
-                &["function is a name", "0"],
-            ),
-            (r#"{"link":{"up":true}}"#, &["link", "vf0, vf1"]),
-            (r#"{"faults":{"clear":true}}"#, &["faults", "vf0, vf1"]),
+            (r#"{"clear":{"function":"vf0","fault":"1"}}"#, &["1", "u32"]),
+            (r#"{"clear":{"function":"vf0","id":1}}"#, &["id", "fault"]),
+            (r#"{"clear":{"function":0}}"#, &["function is a name", "0"]),
+            (r#"{"clear":{}}"#, &["clear", "vf0, vf1"]),
             (r#"{"stats":{"function":"vf9"}}"#, &["vf9", "vf0, vf1"]),
             (
-                r#"{"link":{"function":"vf0","up":true}}"#,
-                &["vf0", "the cable is out"],
+                r#"{"fault":{"function":"vf0","kind":"gone"}}"#,
+                &["vf0", "it is here"],
             ),
             ("{\"a\":\"\u{0}\"}", &["control character"]),
         ] {

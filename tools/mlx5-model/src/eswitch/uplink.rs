@@ -9,6 +9,7 @@ use std::{
     sync::Arc, //
 };
 
+use serde::Deserialize;
 use thiserror::Error;
 
 use super::{
@@ -18,7 +19,8 @@ use super::{
 };
 
 /// What the uplink is.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum UplinkKind {
     /// Nothing.
     #[default]

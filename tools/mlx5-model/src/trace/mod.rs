@@ -77,7 +77,7 @@ pub struct Trace {
 struct Sink {
     records: Mutex<Option<SyncSender<Record>>>,
     lost: Arc<AtomicU64>,
-    thread: Option<JoinHandle<()>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// A command that is complete, as it is to be written down.
@@ -160,7 +160,7 @@ impl Trace {
             sink: Some(Sink {
                 records: Mutex::new(Some(sender)),
                 lost,
-                thread: Some(thread),
+                thread: Mutex::new(Some(thread)),
             }),
         })
     }
@@ -192,6 +192,25 @@ impl Trace {
         }
     }
 
+    /// Writes down what waits to be written, and nothing after it. For the end of a process, where
+    /// not everybody who has the trace goes away.
+    pub fn close(&self) {
+        let Some(sink) = &self.sink else {
+            return;
+        };
+        // The thread ends when it has written what there is.
+        *sink.records.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        let thread = sink
+            .thread
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(thread) = thread {
+            // A thread that panicked has said so.
+            let _ = thread.join();
+        }
+    }
+
     fn put(&self, function: &str, when: Instant, what: What) {
         let Some(sink) = &self.sink else {
             return;
@@ -213,14 +232,7 @@ impl Trace {
 
 impl Drop for Trace {
     fn drop(&mut self) {
-        if let Some(sink) = &mut self.sink {
-            // The thread ends when it has written what there is.
-            *sink.records.lock().unwrap_or_else(PoisonError::into_inner) = None;
-            if let Some(thread) = sink.thread.take() {
-                // A thread that panicked has said so.
-                let _ = thread.join();
-            }
-        }
+        self.close();
     }
 }
 
@@ -318,6 +330,17 @@ mod tests {
         assert_eq!(line["fields"]["pages"], 7);
         drop(trace);
         assert!(lines.recv().is_err());
+    }
+
+    #[test]
+    fn a_trace_is_closed_for_all_who_have_it() {
+        let (sender, lines) = mpsc::channel();
+        let trace = Arc::new(Trace::to_writer(Lines(sender, Vec::new())).unwrap());
+        let other = trace.clone();
+        other.event("vf0", Event::PageRequest(1));
+        trace.close();
+        other.event("vf0", Event::PageRequest(2));
+        assert_eq!(lines.iter().count(), 1);
     }
 
     #[test]

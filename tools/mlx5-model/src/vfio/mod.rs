@@ -35,6 +35,8 @@ use config_space::ConfigSpace;
 pub use msix::Msix;
 pub use server::Server;
 
+use crate::function::Function;
+
 /// How many interrupt vectors a function may have. The table has a page of the BAR, 16 bytes for
 /// each; a driver wants one for commands and one for completions at least.
 pub const VECTORS: RangeInclusive<u16> = 2..=256;
@@ -49,4 +51,18 @@ pub trait Device: Send + Sync {
 
     /// The device is reset, and touches the driver's memory no more when this returns.
     fn reset(&self);
+}
+
+impl Device for Function {
+    fn bar_read(&self, offset: u64, to: &mut [u8]) {
+        self.bar_read(offset, to);
+    }
+
+    fn bar_write(&self, offset: u64, from: &[u8]) {
+        self.bar_write(offset, from);
+    }
+
+    fn reset(&self) {
+        self.reset();
+    }
 }
