@@ -470,3 +470,6 @@ pub const COMMANDS: &[Handler] = &[
     handler::<DestroyEq>(),
     handler::<QueryEq>(),
 ];
+
+#[cfg(test)]
+mod tests;
