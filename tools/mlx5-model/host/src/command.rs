@@ -248,6 +248,14 @@ impl Queue {
         self.take(slot)
     }
 
+    /// Changes the entry of a slot before its doorbell is rung: to something no driver writes.
+    pub fn change(&self, slot: usize, change: impl FnOnce(&mut [u8])) {
+        let at = slot as u64 * self.stride;
+        let mut bytes = self.entries.get(at, ENTRY as usize);
+        change(&mut bytes);
+        self.entries.set(at, &bytes);
+    }
+
     /// Gives up a command that the firmware has and will not complete.
     pub fn forget(&mut self, slot: usize) {
         self.slots[slot] = None;

@@ -226,6 +226,19 @@ impl Host {
         self.running = None;
     }
 
+    /// Tells the function where its command queue is, as if for the first time.
+    pub fn renew_queue(&mut self) {
+        self.queue = Queue::new(&self.function, &self.memory);
+    }
+
+    /// Resets the function. The driver has nothing of it any more.
+    pub fn reset(&mut self) {
+        self.function.reset();
+        self.running = None;
+        self.given.clear();
+        self.renew_queue();
+    }
+
     /// How many pages the firmware has.
     pub fn pages(&self) -> usize {
         self.given.len()
