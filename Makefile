@@ -15,11 +15,14 @@ export TESTS ?=
 testbed := tools/testbed
 modules := build/modules
 
+# Seconds for each target (for fuzz).
+FUZZ_TIME ?= 600
+
 # For install: the kernel to install for, and a root other than /.
 KVER ?= $(shell uname -r)
 INSTALL_MOD_PATH ?=
 
-.PHONY: all run test bench shell install uninstall doc lint fmt clean distclean help
+.PHONY: all run test bench fuzz shell install uninstall doc lint fmt clean distclean help
 
 ifdef KDIR
 # Any prepared kernel tree, with the tools of this machine.
@@ -38,6 +41,9 @@ test:
 
 bench:
 	@$(testbed)/bench.sh
+
+fuzz:
+	@$(testbed)/in-root.sh tools/mlx5-model/fuzz/fuzz.py --seconds "$(FUZZ_TIME)"
 
 shell: all
 	@$(testbed)/vm.sh
@@ -71,6 +77,7 @@ help:
 	@echo '  make run        a legacy and a modern guest on a Rust vDPA device'
 	@echo '  make test       all tests, on the host and in virtual machines'
 	@echo '  make bench      benchmarks against the C simulator (build/bench/*.jsonl)'
+	@echo '  make fuzz       libFuzzer on the model of the NIC, FUZZ_TIME=600 seconds each'
 	@echo '  make shell      a shell in the host virtual machine, modules loaded'
 	@echo '  make install    into /lib/modules/$$(uname -r)/updates; uninstall removes'
 	@echo '  make doc        the documentation (build/doc/index.html)'

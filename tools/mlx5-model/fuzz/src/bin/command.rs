@@ -1,0 +1,7 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! See [`mlx5_fuzz::command`].
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| mlx5_fuzz::command::run(data));
