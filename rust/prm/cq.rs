@@ -133,8 +133,6 @@ crate::layout! {
     pub struct QueryCqIn = "query_cq_in", 0x10 {
         /// Which command it is.
         opcode: Opcode @ 0x00, 16;
-        /// The user context on whose behalf it is.
-        uid: u16 @ 0x10, 16;
         /// A variant of the command.
         op_mod: u16 @ 0x30, 16;
         /// The number of the queue.

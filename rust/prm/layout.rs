@@ -206,7 +206,6 @@ pub fn set_bits(bytes: &mut [u8], offset: usize, width: usize, value: u64) {
 ///     }
 /// }
 ///
-
 /// let mut line = Line::new();
 /// line.from_mut().set_x(0x123);
 /// assert_eq!(line.from().x(), 0x123);
