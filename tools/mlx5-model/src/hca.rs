@@ -147,16 +147,26 @@ impl Hca {
         self.uctxs = uctxs;
     }
 
-    /// Says what a driver left behind, in the journal and in the log.
-    pub fn report(&self, when: &'static str) {
-        let objects = self.objects();
-        if !objects.is_empty() {
-            let name = &self.platform.name;
-            tracing::warn!("{name}: left behind at {when}: {objects:?}");
+    /// Says what a driver left behind, in the journal and in the log: objects and, if it was its
+    /// `last` chance to take them back, pages.
+    pub fn report(&self, when: &'static str, last: bool) {
+        let mut left = self.objects();
+        if last && self.pages.held() != 0 {
+            left.insert("page", self.pages.held());
         }
-        self.platform
-            .journal
-            .note(when, || json!({ "left_behind": objects }));
+        let Platform { name, journal, .. } = &*self.platform;
+        if !left.is_empty() {
+            tracing::warn!("{name}: left behind at {when}: {left:?}");
+        }
+        let stats = &journal.stats;
+        journal.note(when, || {
+            json!({
+                "left_behind": left,
+                "events": stats.events.get(),
+                "interrupts": stats.interrupts.get(),
+                "kicks": stats.kicks.get(),
+            })
+        });
     }
 }
 
@@ -164,7 +174,7 @@ impl Hca {
 /// and numbers.
 pub fn renew(hca: &mut Option<Hca>, why: &'static str) {
     if let Some(old) = hca.take() {
-        old.report(why);
+        old.report(why, true);
         let (platform, vport) = (old.platform.clone(), old.vport.clone());
         drop(old);
         platform.clear();

@@ -94,7 +94,7 @@ impl Registers {
     /// Reads registers; what is beyond them reads as 0.
     pub fn read(&self, offset: u64, to: &mut [u8]) {
         let mut state = self.state();
-        let ticks = state.started.elapsed().as_micros();
+        let ticks = state.started.elapsed().as_nanos();
         if state.alive {
             // That it was looked at is change enough, however fast the polls follow each other.
             let counter = state.segment.health_counter().wrapping_add(1);

@@ -9,6 +9,19 @@
 //!              DISABLE_HCA            TEARDOWN_HCA
 //! ```
 
+use crate::{
+    capability::Capabilities,
+    command::{
+        handler,
+        Execute,
+        Handler,
+        Reply, //
+    },
+    hca::Hca,
+    object::Table,
+    pages::Pages,
+    refusal::Refusal, //
+};
 use prm::{
     command::OutputHeader,
     hca::{
@@ -42,21 +55,6 @@ use prm::{
     },
     Layout,
     Opcode, //
-};
-use serde_json::json;
-
-use crate::{
-    capability::Capabilities,
-    command::{
-        handler,
-        Execute,
-        Handler,
-        Reply, //
-    },
-    hca::Hca,
-    object::Table,
-    pages::Pages,
-    refusal::Refusal, //
 };
 
 /// The versions of the interface there are, a bit each. Version 0 is that of older devices.
@@ -175,18 +173,8 @@ impl Execute for DisableHca {
         _: &[u8],
     ) -> Result<Reply<OutputHeader>, Refusal> {
         own_function(input.function_id(), input.embedded_cpu_function())?;
-        let pages = hca.pages.forget();
-        if pages != 0 {
-            let platform = &hca.platform;
-            tracing::warn!(
-                "{}: left behind at DISABLE_HCA: {pages} pages",
-                platform.name
-            );
-            platform.journal.note(
-                "DISABLE_HCA",
-                || json!({ "left_behind": { "page": pages } }),
-            );
-        }
+        hca.report("DISABLE_HCA", true);
+        hca.pages.forget();
         hca.life.stage = Stage::Disabled;
         Ok(Reply::done())
     }
@@ -219,7 +207,7 @@ impl Execute for TeardownHca {
             // The driver has not taken anything away, nor will it ask for its pages.
             hca.pages.forget();
         } else {
-            hca.report("TEARDOWN_HCA");
+            hca.report("TEARDOWN_HCA", false);
         }
         hca.clear();
         hca.life.stage = Stage::Enabled;

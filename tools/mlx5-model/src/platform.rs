@@ -78,5 +78,6 @@ impl Census for Platform {
         add("queue pair", self.qps.len());
         add("completion queue", self.cqs.len());
         add("event queue", self.events.len());
+        add("memory key", self.mkeys.len());
     }
 }

@@ -25,10 +25,11 @@ use mlx5_host::{
 use mlx5_model::{
     fault::{
         Fault,
+        FaultError,
+        Link,
         Name,
         Which, //
     },
-    life::Stage,
     refusal::Refusal,
     trace::{
         self,
@@ -41,6 +42,8 @@ use prm::{
         InputHeader,
         OutputHeader, //
     },
+    eq::EventType,
+    hca::EnableHca,
     init_segment::{
         InitSegment,
         NicInterface, //
@@ -49,6 +52,7 @@ use prm::{
         AllocPd,
         AllocPdOut, //
     },
+    uar::AllocUar,
     Layout,
     Opcode,
     Status, //
@@ -63,14 +67,9 @@ fn running() -> Host {
 }
 
 fn running_on(board: &Board) -> Host {
-    let host = board.host("cx7", 0).unwrap();
-    run(&host);
+    let mut host = board.host("cx7", 0).unwrap();
+    host.initialize().unwrap();
     host
-}
-
-fn run(host: &Host) {
-    let mut hca = host.function.hca.lock().unwrap();
-    hca.as_mut().unwrap().life.stage = Stage::Running;
 }
 
 fn alloc_pd() -> Vec<u8> {
@@ -190,7 +189,7 @@ fn a_lost_command_costs_its_slot() {
     // A reset gives it back.
     host.function.reset();
     host.attach();
-    run(&host);
+    host.initialize().unwrap();
     make(&mut host, 0).unwrap();
 }
 
@@ -234,11 +233,7 @@ fn what_a_function_can_do_depends_on_how_far_it_has_come() {
     let mut host = Board::new(1).unwrap().host("cx7", 0).unwrap();
     let refused = |refusal: Refusal| (refusal.status(), refusal.syndrome());
     assert_eq!(syndrome(make(&mut host, 0)), refused(Refusal::NotEnabled));
-    let set = |stage| {
-        let mut hca = host.function.hca.lock().unwrap();
-        hca.as_mut().unwrap().life.stage = stage;
-    };
-    set(Stage::Enabled);
+    host.call::<EnableHca>(|_| {}).unwrap();
     assert_eq!(syndrome(make(&mut host, 0)), refused(Refusal::NotStarted));
 }
 
@@ -316,6 +311,42 @@ fn interrupts_for_nothing() {
     assert_eq!(host.function.report().interrupts, 2);
 }
 
+#[test]
+fn events_for_the_asking() {
+    let mut host = running();
+    let uar = host.call::<AllocUar>(|_| {}).unwrap().uar();
+    let bits = 1 << EventType::PORT_CHANGE as u64 | 1 << EventType::PAGE_REQUEST as u64;
+    let mut queue = host.create_eq(5, 1, bits, uar).unwrap();
+    let mut next = || queue.next().map(|entry| entry.event_type().unwrap());
+
+    let flap = Fault::Link { state: Link::Flap };
+    host.function.inject(flap).unwrap();
+    assert_eq!(next(), Some(EventType::PORT_CHANGE));
+    assert_eq!(next(), Some(EventType::PORT_CHANGE));
+    assert_eq!(next(), None);
+
+    let down = Fault::Link { state: Link::Down };
+    let id = host.function.inject(down.clone()).unwrap();
+    assert_eq!(next(), Some(EventType::PORT_CHANGE));
+    // It is down already, and stays so until nothing holds it down.
+    let other = host.function.inject(down).unwrap();
+    host.function.clear_fault(id).unwrap();
+    assert_eq!(next(), None);
+    host.function.clear_fault(other).unwrap();
+    assert_eq!(next(), Some(EventType::PORT_CHANGE));
+
+    let pages = Fault::PageRequest { pages: 4 };
+    host.function.inject(pages.clone()).unwrap();
+    assert_eq!(next(), Some(EventType::PAGE_REQUEST));
+    assert_eq!(host.function.report().events, 5);
+
+    // Nobody would hear it.
+    host.function.reset();
+    let refused = host.function.inject(pages).unwrap_err();
+    assert!(matches!(refused, FaultError::NotNow(_)));
+    assert_eq!(host.function.faults().len(), 2);
+}
+
 /// A place to write to that can be read.
 #[derive(Clone, Default)]
 struct Shared(Arc<Mutex<Vec<u8>>>);
@@ -355,7 +386,7 @@ fn a_trace_tells_what_happened() {
         .collect();
     let commands: Vec<_> = lines
         .iter()
-        .filter(|line| line["type"] == "command")
+        .filter(|line| line["type"] == "command" && line["opcode"] == "ALLOC_PD")
         .collect();
     assert_eq!(commands.len(), 2, "{text}");
     assert_eq!(commands[0]["opcode"], "ALLOC_PD");
@@ -370,5 +401,10 @@ fn a_trace_tells_what_happened() {
     trace::chrome(text.as_bytes(), &mut timeline).unwrap();
     let timeline: serde_json::Value = serde_json::from_slice(&timeline).unwrap();
     let bars = timeline["traceEvents"].as_array().unwrap().iter();
-    assert_eq!(bars.filter(|entry| entry["ph"] == "X").count(), 2);
+    assert_eq!(bars.filter(|bar| bar["name"] == "ALLOC_PD").count(), 2);
+
+    // Capabilities are a structure of their own.
+    let is = |line: &&serde_json::Value| line["opcode"] == "SET_HCA_CAP";
+    let set = lines.iter().find(is).unwrap();
+    assert_eq!(set["input"]["capability"]["port_type"], "ETH");
 }

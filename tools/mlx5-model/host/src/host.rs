@@ -496,13 +496,12 @@ impl Host {
         }
     }
 
-    /// From a function nobody has touched to one that objects can be made in, as a driver in a
-    /// kernel does it.
+    /// From a function nobody has touched to one that objects can be made in, but that has none.
     ///
     /// # Errors
     ///
     /// The [`Failure`] of a command.
-    pub fn start(&mut self) -> Result<(), Failure> {
+    pub fn initialize(&mut self) -> Result<(), Failure> {
         self.call::<EnableHca>(|_| {})?;
         let issi = self.call::<QueryIssi>(|_| {})?;
         if issi.supported_issi_dw0() & 1 << 1 != 0 {
@@ -518,7 +517,17 @@ impl Host {
             input.capability_mut().copy_from_slice(&chosen);
         })?;
         self.give_pages(PagesWanted::INIT_PAGES)?;
-        self.call::<InitHca>(|_| {})?;
+        self.call::<InitHca>(|_| {}).map(drop)
+    }
+
+    /// From a function nobody has touched to one with event queues and a flow table, as a driver
+    /// in a kernel does it.
+    ///
+    /// # Errors
+    ///
+    /// The [`Failure`] of a command.
+    pub fn start(&mut self) -> Result<(), Failure> {
+        self.initialize()?;
         self.capability(CapType::FLOW_TABLE, true)?;
         self.call::<QueryAdapter>(|_| {})?;
         let uar = self.call::<AllocUar>(|_| {})?.uar();

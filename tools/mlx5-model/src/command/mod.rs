@@ -211,19 +211,7 @@ fn run(handler: &Handler, hca: &mut Hca, input: &[u8], outlen: usize) -> Result<
     if outlen < handler.output.bytes {
         return Err(Refusal::OutputTooShort);
     }
-    let output = (handler.run)(hca, input)?;
-    match handler.opcode {
-        Opcode::TEARDOWN_HCA => {
-            hca.report("TEARDOWN_HCA");
-            hca.clear();
-        }
-        Opcode::DISABLE_HCA => {
-            hca.report("DISABLE_HCA");
-            hca.clear();
-        }
-        _ => {}
-    }
-    Ok(output)
+    (handler.run)(hca, input)
 }
 
 /// The output of a command that was not done.

@@ -5,8 +5,15 @@
 use std::fmt::Write;
 
 use prm::{
+    cap::{
+        CapType,
+        CmdHcaCap,
+        FlowTableNicCap,
+        VirtioEmulationCap, //
+    },
     command::{
         Delivery,
+        InputHeader,
         OutputHeader, //
     },
     layout::{
@@ -50,6 +57,17 @@ pub(super) fn command(command: &CommandRecord) -> Value {
         Some(handler) => {
             line["input"] = message(handler.input, &command.input);
             line["output"] = message(handler.output, &command.output);
+            if let Some(group) = capabilities(handler.opcode, &command.input) {
+                for (way, info, bytes) in [
+                    ("input", handler.input, &command.input),
+                    ("output", handler.output, &command.output),
+                ] {
+                    let field = info.field("capability").map(|field| field.offset / 8);
+                    if let Some(bytes) = field.and_then(|start| bytes.get(start..)) {
+                        line[way]["capability"] = structure(group, bytes).into();
+                    }
+                }
+            }
         }
         None => line["input"] = json!({ "bytes": hex(&command.input, TAIL) }),
     }
@@ -69,6 +87,20 @@ pub(super) fn command(command: &CommandRecord) -> Value {
         line["faults"] = command.faults.as_slice().into();
     }
     line
+}
+
+/// The layout of the capabilities that a command is about, if it is about some.
+fn capabilities(opcode: Opcode, input: &[u8]) -> Option<&'static Info> {
+    if !matches!(opcode, Opcode::QUERY_HCA_CAP | Opcode::SET_HCA_CAP) {
+        return None;
+    }
+    let (input, _) = InputHeader::split(input)?;
+    match CapType::try_from(input.op_mod() >> 1).ok()? {
+        CapType::GENERAL => Some(&CmdHcaCap::INFO),
+        CapType::FLOW_TABLE => Some(&FlowTableNicCap::INFO),
+        CapType::VDPA_EMULATION => Some(&VirtioEmulationCap::INFO),
+        _ => None,
+    }
 }
 
 /// The name of an opcode, or its number.

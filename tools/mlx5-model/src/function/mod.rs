@@ -2,6 +2,8 @@
 
 //! One virtual function, from its BAR inwards.
 
+mod faults;
+
 use std::sync::{
     Arc,
     Mutex,
@@ -10,7 +12,6 @@ use std::sync::{
 };
 
 use prm::init_segment::NicInterface;
-use serde_json::json;
 
 use crate::{
     command::queue::{
@@ -18,24 +19,16 @@ use crate::{
         SharedHca, //
     },
     cq::Cqs,
-    eq::{
-        Event,
-        Events, //
-    },
+    eq::Events,
     eswitch::Eswitch,
     fault::{
-        health_syndrome,
-        Fault,
-        FaultError,
         Faults,
-        Guarded,
-        Listed, //
+        Guarded, //
     },
     hca::{
         renew,
         Hca, //
     },
-    health,
     init_segment::{
         Registers,
         Request, //
@@ -243,90 +236,8 @@ impl Function {
                 .into_iter()
                 .map(|(name, count)| (name.to_owned(), count as u64))
                 .collect();
+            report.pages = hca.pages.held() as u64;
         }
         report
-    }
-
-    /// Has something go wrong, and returns the number of the fault.
-    ///
-    /// # Errors
-    ///
-    /// A [`FaultError`] that says what is allowed.
-    pub fn inject(&self, fault: Fault) -> Result<u32, FaultError> {
-        let id = self.platform.faults.add(fault.clone())?;
-        if let Err(error) = self.happen(id, &fault) {
-            let _ = self.platform.faults.remove(id);
-            return Err(error);
-        }
-        let fields = || json!({ "id": id, "fault": fault });
-        self.platform.journal.note("fault", fields);
-        Ok(id)
-    }
-
-    /// The faults there are.
-    pub fn faults(&self) -> Vec<Listed> {
-        self.platform.faults.list()
-    }
-
-    /// Takes a fault away, and puts right what it did if that can be.
-    ///
-    /// # Errors
-    ///
-    /// A [`FaultError`] that says which faults there are.
-    pub fn clear_fault(&self, id: u32) -> Result<(), FaultError> {
-        let faults = &self.platform.faults;
-        if faults.is_dead() {
-            // What was asked of a device that did not hear it is not done later.
-            self.commands.reset();
-        }
-        let fault = faults.remove(id)?;
-        match fault {
-            Fault::Delay { .. } => self.commands.hurry(),
-            Fault::Health { fatal, .. } => {
-                health::recover(&self.registers, fatal);
-                if fatal {
-                    self.renew("firmware reset");
-                }
-            }
-            Fault::Gone {} => {
-                self.reset();
-                self.platform.memory.set_reachable(true);
-            }
-            _ => {}
-        }
-        self.platform
-            .journal
-            .note("fault cleared", || json!({ "id": id }));
-        Ok(())
-    }
-
-    /// Does what happens at once.
-    fn happen(&self, id: u32, fault: &Fault) -> Result<(), FaultError> {
-        let platform = &self.platform;
-        match fault {
-            // These lie in wait.
-            Fault::Delay { .. }
-            | Fault::Lose { .. }
-            | Fault::Fail { .. }
-            | Fault::Garbage { .. }
-            | Fault::LoseInterrupts { .. } => return Ok(()),
-            Fault::SpuriousInterrupt { vector, count } => {
-                (0..*count).for_each(|_| platform.interrupts.raise(*vector));
-            }
-            Fault::QueueError { .. } => {}
-            Fault::Link { .. } => {}
-            Fault::PageRequest { pages } => {
-                platform.events.post(Event::PageRequest(*pages));
-            }
-            Fault::Health { syndrome, fatal } => {
-                health::fall_ill(&self.registers, health_syndrome(syndrome)?, *fatal);
-            }
-            Fault::Gone {} => {
-                platform.memory.set_reachable(false);
-                self.commands.reset();
-            }
-        }
-        platform.faults.hit(id);
-        Ok(())
     }
 }

@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What faults do to a function at once, and how it recovers from them.
+
+use serde_json::json;
+
+use super::Function;
+use crate::{
+    eq::Event,
+    fault::{
+        health_syndrome,
+        Fault,
+        FaultError,
+        Link,
+        Listed, //
+    },
+    health, //
+};
+
+impl Function {
+    /// Has something go wrong, and returns the number of the fault.
+    ///
+    /// # Errors
+    ///
+    /// A [`FaultError`] that says what is allowed.
+    pub fn inject(&self, fault: Fault) -> Result<u32, FaultError> {
+        let id = self.platform.faults.add(fault.clone())?;
+        if let Err(error) = self.happen(id, &fault) {
+            let _ = self.platform.faults.remove(id);
+            return Err(error);
+        }
+        let fields = || json!({ "id": id, "fault": fault });
+        self.platform.journal.note("fault", fields);
+        Ok(id)
+    }
+
+    /// The faults there are.
+    pub fn faults(&self) -> Vec<Listed> {
+        self.platform.faults.list()
+    }
+
+    /// Takes a fault away, and puts right what it did if that can be.
+    ///
+    /// # Errors
+    ///
+    /// A [`FaultError`] that says which faults there are.
+    pub fn clear_fault(&self, id: u32) -> Result<(), FaultError> {
+        let faults = &self.platform.faults;
+        if faults.is_dead() {
+            // What was asked of a device that did not hear it is not done later.
+            self.commands.reset();
+        }
+        let fault = faults.remove(id)?;
+        match fault {
+            Fault::Delay { .. } => self.commands.hurry(),
+            Fault::Health { fatal, .. } => {
+                health::recover(&self.registers, fatal);
+                if fatal {
+                    self.renew("firmware reset");
+                }
+            }
+            Fault::Link { state: Link::Down } => {
+                // Another one may still hold it down.
+                if !self.faults().iter().any(|listed| listed.fault == fault) {
+                    self.set_link(true);
+                }
+            }
+            Fault::Gone {} => {
+                self.reset();
+                self.platform.memory.set_reachable(true);
+            }
+            _ => {}
+        }
+        self.platform
+            .journal
+            .note("fault cleared", || json!({ "id": id }));
+        Ok(())
+    }
+
+    /// What the port is connected to comes up or goes down; the driver is told if its link does.
+    fn set_link(&self, up: bool) {
+        let hca = self.hca();
+        if hca.as_ref().is_some_and(|hca| hca.vport.set_uplink(up)) {
+            self.platform.events.post(Event::PortChange { up });
+        }
+    }
+
+    /// Does what happens at once.
+    fn happen(&self, id: u32, fault: &Fault) -> Result<(), FaultError> {
+        let platform = &self.platform;
+        match fault {
+            // These lie in wait.
+            Fault::Delay { .. }
+            | Fault::Lose { .. }
+            | Fault::Fail { .. }
+            | Fault::Garbage { .. }
+            | Fault::LoseInterrupts { .. } => return Ok(()),
+            Fault::SpuriousInterrupt { vector, count } => {
+                (0..*count).for_each(|_| platform.interrupts.raise(*vector));
+            }
+            Fault::QueueError { .. } => {}
+            Fault::Link { state } => match state {
+                Link::Down => self.set_link(false),
+                Link::Up => self.set_link(true),
+                Link::Flap => {
+                    self.set_link(false);
+                    self.set_link(true);
+                }
+            },
+            Fault::PageRequest { pages } => {
+                let mut hca = self.hca();
+                let asked = hca.as_mut().map(|hca| hca.request_pages(*pages));
+                if !matches!(asked, Some(Ok(()))) {
+                    let why = "no driver has started the function: it would not hear it";
+                    return Err(FaultError::NotNow(why.to_owned()));
+                }
+            }
+            Fault::Health { syndrome, fatal } => {
+                health::fall_ill(&self.registers, health_syndrome(syndrome)?, *fatal);
+            }
+            Fault::Gone {} => {
+                platform.memory.set_reachable(false);
+                self.commands.reset();
+            }
+        }
+        platform.faults.hit(id);
+        Ok(())
+    }
+}
