@@ -38,6 +38,7 @@ pub mod mkey;
 pub mod object;
 pub mod pages;
 pub mod pd;
+pub mod packet;
 pub mod platform;
 pub mod profile;
 pub mod qp;
