@@ -68,29 +68,6 @@ pub mod modify {
     pub const DESC_GROUP_MKEY: u64 = 1 << 14;
 }
 
-/// Features of a virtqueue: bits of `queue_feature_bit_mask`, whose bits 12 to 3 and 2 to 0 are two
-/// fields, and of the capability `device_features_bits_mask`.
-pub mod features {
-    /// VIRTIO_NET_F_MRG_RXBUF.
-    pub const MRG_RXBUF: u16 = 1 << 2;
-    /// VIRTIO_NET_F_HOST_ECN.
-    pub const HOST_ECN: u16 = 1 << 4;
-    /// VIRTIO_NET_F_GUEST_ECN.
-    pub const GUEST_ECN: u16 = 1 << 6;
-    /// VIRTIO_NET_F_GUEST_TSO6.
-    pub const GUEST_TSO6: u16 = 1 << 7;
-    /// VIRTIO_NET_F_GUEST_TSO4.
-    pub const GUEST_TSO4: u16 = 1 << 8;
-    /// VIRTIO_NET_F_GUEST_CSUM.
-    pub const GUEST_CSUM: u16 = 1 << 9;
-    /// VIRTIO_NET_F_CSUM.
-    pub const CSUM: u16 = 1 << 10;
-    /// VIRTIO_NET_F_HOST_TSO6.
-    pub const HOST_TSO6: u16 = 1 << 11;
-    /// VIRTIO_NET_F_HOST_TSO4.
-    pub const HOST_TSO4: u16 = 1 << 12;
-}
-
 crate::layout! {
     /// What a virtqueue of any device has.
     pub struct VirtioQ = "virtio_q", 0x80 {
@@ -158,7 +135,7 @@ crate::layout! {
         modify_field_select: u64 @ 0x00, 64;
         /// The function it belongs to.
         vhca_id: u16 @ 0x60, 16;
-        /// Bits 12 to 3 of the features; see [`features`].
+        /// Bits 12 to 3 of the features; see [`virtio_feature`](crate::cap::virtio_feature).
         queue_feature_bit_mask_12_3: u16 @ 0x80, 10;
         /// Whether dirty pages are written down.
         dirty_bitmap_dump_enable: bool @ 0x8a, 1;
@@ -244,7 +221,7 @@ crate::layout! {
 }
 
 impl VirtioNetQObject {
-    /// The features; see [`features`].
+    /// The features, a bit each; see [`virtio_feature`](crate::cap::virtio_feature).
     pub fn queue_features(&self) -> u16 {
         self.queue_feature_bit_mask_12_3() << 3 | u16::from(self.queue_feature_bit_mask_2_0())
     }

@@ -134,7 +134,8 @@ impl Board {
             .iter()
             .map(|function| bind(&function.socket));
         let sockets = sockets.collect::<Result<Vec<_>, _>>()?;
-        let workers = Workers {};
+        let workers =
+            Workers::new(config.worker_count()).map_err(Error::system("worker threads"))?;
         let workers = Arc::new(workers);
         let eswitch = Arc::<Eswitch>::default();
         let uplink = Uplink::open(&config.uplink, &eswitch, config.uplink_mtu())?;

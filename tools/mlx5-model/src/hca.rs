@@ -85,7 +85,7 @@ impl Hca {
             capabilities: Capabilities::new(&platform.profile),
             pages: Pages::default(),
             steering: Steering::new(platform.receiver.clone()),
-            virtqs: Virtqs {},
+            virtqs: Virtqs::default(),
             umems: umem::umems(),
             transport_domains: pd::transport_domains(),
             pds: pd::pds(),
@@ -106,6 +106,7 @@ impl Hca {
             }
         };
         self.steering.count(&mut add);
+        self.virtqs.count(&mut add);
         self.umems.count(&mut add);
         self.transport_domains.count(&mut add);
         self.pds.count(&mut add);

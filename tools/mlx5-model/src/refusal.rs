@@ -134,6 +134,41 @@ refusals! {
 
     // Virtqueues: 0x06....
 
+    /// Virtqueues of this type are not supported.
+    QueueType = 0x06_0001, BAD_PARAM_ERR;
+    /// A virtqueue cannot have this number of entries.
+    QueueSize = 0x06_0002, BAD_PARAM_ERR;
+    /// There are no virtqueues with an index as high as this.
+    QueueIndex = 0x06_0003, BAD_PARAM_ERR;
+    /// Another virtqueue has this index.
+    QueueIndexTaken = 0x06_0004, BAD_PARAM_ERR;
+    /// A virtqueue cannot have these features.
+    QueueFeatures = 0x06_0005, BAD_PARAM_ERR;
+    /// A virtqueue cannot be of this version of the standard.
+    QueueVersion = 0x06_0006, BAD_PARAM_ERR;
+    /// A virtqueue cannot tell of used buffers in this way.
+    EventMode = 0x06_0007, BAD_PARAM_ERR;
+    /// A umem has too few bytes for a virtqueue of this size, or is asked for too few.
+    UmemTooSmall = 0x06_0008, BAD_PARAM_ERR;
+    /// The rings cannot have a memory key of their own.
+    DescGroupMkey = 0x06_0009, BAD_PARAM_ERR;
+    /// Dirty pages cannot be written down.
+    DirtyBitmap = 0x06_000a, BAD_PARAM_ERR;
+    /// There are no devices emulated whole, nor tunnels.
+    Emulation = 0x06_000b, BAD_PARAM_ERR;
+    /// There is no such field to be changed.
+    ModifyField = 0x06_000c, BAD_PARAM_ERR;
+    /// In this state only the state can be changed.
+    NotModifiable = 0x06_000d, BAD_RES_STATE_ERR;
+    /// There is no such state.
+    QueueState = 0x06_000e, BAD_PARAM_ERR;
+    /// This state does not follow that one.
+    StateTransition = 0x06_000f, BAD_RES_STATE_ERR;
+    /// A suspended virtqueue cannot be made ready again.
+    ResumeNotSupported = 0x06_0010, BAD_RES_STATE_ERR;
+    /// The rings cannot lie or stand so.
+    RingSetup = 0x06_0011, BAD_PARAM_ERR;
+
     // Steering: 0x07....
 
     /// Frames are not encrypted here.

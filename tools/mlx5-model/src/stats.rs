@@ -49,6 +49,8 @@ pub struct QueueCounters {
     pub dropped: Counter,
     /// Doorbells that were rung for it.
     pub kicks: Counter,
+    /// Those of them that were lost, since it was not ready.
+    pub lost_kicks: Counter,
 }
 
 /// Counters of one function.
@@ -93,6 +95,8 @@ pub struct QueueReport {
     pub dropped: u64,
     /// Doorbells that were rung for it.
     pub kicks: u64,
+    /// Those of them that were lost, since it was not ready.
+    pub lost_kicks: u64,
 }
 
 /// The counters of one function at one moment.
@@ -155,6 +159,7 @@ impl Stats {
                 bytes: counters.bytes.get(),
                 dropped: counters.dropped.get(),
                 kicks: counters.kicks.get(),
+                lost_kicks: counters.lost_kicks.get(),
             };
             (*index, report)
         });

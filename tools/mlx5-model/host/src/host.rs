@@ -116,10 +116,9 @@ impl Board {
     ///
     /// If there can be no threads.
     pub fn new(threads: usize) -> io::Result<Self> {
-        let _ = threads;
         Ok(Self {
             eswitch: Arc::default(),
-            workers: Arc::new(Workers {}),
+            workers: Arc::new(Workers::new(threads)?),
             trace: Arc::default(),
         })
     }

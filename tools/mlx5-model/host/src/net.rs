@@ -10,6 +10,7 @@ use driver::{
     Used, //
 };
 use prm::{
+    cap::virtio_feature,
     pd::{
         AllocPd,
         AllocTransportDomain,
@@ -67,7 +68,7 @@ pub struct Options {
     pub size: u16,
     /// Whether the driver is a modern one.
     pub version_1: bool,
-    /// The queue features of [`prm::virtq`].
+    /// The queue features, bits as in [`virtio_feature`].
     pub features: u16,
     /// The bytes of each buffer.
     pub buffer: u64,
@@ -81,7 +82,7 @@ impl Default for Options {
             pairs: 1,
             size: 256,
             version_1: true,
-            features: prm::virtq::features::CSUM | prm::virtq::features::GUEST_CSUM,
+            features: 1 << virtio_feature::CSUM | 1 << virtio_feature::GUEST_CSUM,
             buffer: 2048,
             table: 0,
         }
@@ -91,7 +92,7 @@ impl Default for Options {
 impl Options {
     /// The bytes of a header (virtio 1.3, 5.1.6.1).
     pub fn header(&self) -> usize {
-        if self.version_1 || self.features & prm::virtq::features::MRG_RXBUF != 0 {
+        if self.version_1 || self.features >> virtio_feature::MRG_RXBUF & 1 != 0 {
             12
         } else {
             10

@@ -122,6 +122,7 @@ static AREAS: &[&[Handler]] = &[
     crate::steering::tis::COMMANDS,
     crate::umem::COMMANDS,
     crate::uar::COMMANDS,
+    crate::virtq::COMMANDS,
 ];
 
 /// Finds a command.

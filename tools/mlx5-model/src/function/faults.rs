@@ -14,7 +14,8 @@ use crate::{
         Link,
         Listed, //
     },
-    health, //
+    health,
+    virtq::ring::Failure, //
 };
 
 impl Function {
@@ -98,7 +99,16 @@ impl Function {
             Fault::SpuriousInterrupt { vector, count } => {
                 (0..*count).for_each(|_| platform.interrupts.raise(*vector));
             }
-            Fault::QueueError { .. } => {}
+            Fault::QueueError { queue } => {
+                let hca = self.hca();
+                match hca.as_ref().map(|hca| hca.virtqs.get(*queue)) {
+                    Some(Ok(queue)) => queue.fail(Failure::Internal),
+                    _ => {
+                        let reason = format!("there is no virtqueue {queue:#x}");
+                        return Err(FaultError::NotNow(reason));
+                    }
+                }
+            }
             Fault::Link { state } => match state {
                 Link::Down => self.set_link(false),
                 Link::Up => self.set_link(true),

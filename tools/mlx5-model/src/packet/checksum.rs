@@ -36,7 +36,9 @@ impl Sum {
         }
         let sum = words
             .filter_map(|word| word.first_chunk())
-            .fold(self.0, |sum, word| sum + u64::from(u32::from_be_bytes(*word)));
+            .fold(self.0, |sum, word| {
+                sum + u64::from(u32::from_be_bytes(*word))
+            });
         Self(sum + u64::from(u32::from_be_bytes(last)))
     }
 

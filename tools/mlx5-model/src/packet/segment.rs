@@ -98,11 +98,6 @@ impl<'a> Segmenter<'a> {
         })
     }
 
-    /// The length of the longest segment with its headers, in bytes.
-    pub fn longest(&self) -> usize {
-        self.head.len() + self.size.min(self.rest.len())
-    }
-
     /// Puts the next segment into `frame`, in place of what is there. Returns whether there was one.
     pub fn next_into(&mut self, frame: &mut Vec<u8>) -> bool {
         if self.rest.is_empty() && self.done > 0 {
