@@ -172,3 +172,82 @@ impl Drop for Capture {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use pcap_file::pcap::PcapReader;
+
+    use super::*;
+    use crate::eswitch::tests::{
+        frame,
+        Sink, //
+    };
+
+    /// A file that says when it is written to.
+    struct Told(mpsc::Sender<Vec<u8>>);
+
+    impl Write for Told {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let gone = |_| io::Error::from(io::ErrorKind::BrokenPipe);
+            self.0.send(bytes.to_vec()).map_err(gone)?;
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn read(file: &[u8]) -> Vec<Vec<u8>> {
+        let mut reader = PcapReader::new(file).unwrap();
+        assert_eq!(reader.header().ts_resolution, TsResolution::NanoSecond);
+        assert_eq!(reader.header().datalink, DataLink::ETHERNET);
+        let packet = |packet: PcapPacket<'_>| {
+            assert_eq!(packet.orig_len as usize, packet.data.len());
+            packet.data.into_owned()
+        };
+        std::iter::from_fn(|| Some(packet(reader.next_packet()?.unwrap()))).collect()
+    }
+
+    #[test]
+    fn what_passes_the_switch_is_in_the_file() {
+        let eswitch = Arc::<Eswitch>::default();
+        let (one, other) = (Arc::<Sink>::default(), Arc::<Sink>::default());
+        let one = eswitch.attach(one, 1500);
+        let other = eswitch.attach(other, 1500);
+        let (told, written) = mpsc::channel();
+        let capture = Capture::start(Told(told), &eswitch).unwrap();
+
+        // It is written while the switch is idle, not only at the end.
+        let mut file = Vec::new();
+        let frames = [frame(1, 2, None, 60), frame(0xff, 2, Some(7), 1500)];
+        one.send(&frames);
+        while file.len() < 24 + 2 * 16 + frames[0].bytes.len() + frames[1].bytes.len() {
+            file.extend(written.recv().unwrap());
+        }
+        assert_eq!(read(&file), frames.clone().map(|frame| frame.bytes));
+
+        other.send(&[frame(2, 1, None, 0), frame(2, 1, None, 1501)]);
+        drop(capture);
+        other.send(&[frame(2, 1, None, 0)]);
+        file.extend(written.iter().flatten());
+        let mut expected = frames.map(|frame| frame.bytes).to_vec();
+        expected.push(frame(2, 1, None, 0).bytes);
+        assert_eq!(read(&file), expected);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_written_holds_nobody_up() {
+        let eswitch = Arc::<Eswitch>::default();
+        let port = eswitch.attach(Arc::<Sink>::default(), 1500);
+        let (told, written) = mpsc::channel();
+        let capture = Capture::start(Told(told), &eswitch).unwrap();
+        drop(written);
+        for _ in 0..100 {
+            port.send(&[frame(1, 2, None, 60)]);
+        }
+        drop(capture);
+    }
+}

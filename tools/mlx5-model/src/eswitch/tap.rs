@@ -172,3 +172,91 @@ fn read(wire: &Wire, connection: &Connection, epoll: &Epoll, stopped: u64) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::{
+        fd::OwnedFd,
+        unix::net::UnixDatagram, //
+    };
+
+    use super::*;
+    use crate::eswitch::{
+        tests::{
+            frame,
+            Sink, //
+        },
+        Uplink,
+        UplinkError,
+        UplinkKind, //
+    };
+
+    /// Hangs one end of a wire on the switch, and returns the other.
+    fn plug(eswitch: &Arc<Eswitch>) -> (Tap, UnixDatagram) {
+        let (near, far) = UnixDatagram::pair().unwrap();
+        near.set_nonblocking(true).unwrap();
+        let near = File::from(OwnedFd::from(near));
+        (Tap::start(near, eswitch, 1500).unwrap(), far)
+    }
+
+    #[test]
+    fn frames_go_both_ways() {
+        let eswitch = Arc::<Eswitch>::default();
+        let (tap, far) = plug(&eswitch);
+        let sink = Arc::<Sink>::default();
+        let port = eswitch.attach(sink.clone(), 9000);
+        port.send(&[frame(1, 2, None, 50), frame(1, 2, None, 1501), frame(1, 2, None, 1500)]);
+        let mut buffer = vec![0; 1 << 16];
+        for len in [50, 1500] {
+            let got = far.recv(&mut buffer).unwrap();
+            assert_eq!(buffer[..got], frame(1, 2, None, len).bytes);
+        }
+
+        // Too large, too short, and then whole.
+        far.send(&frame(2, 1, None, 1501).bytes).unwrap();
+        far.send(&[0; 13]).unwrap();
+        far.send(&frame(2, 1, None, 46).bytes).unwrap();
+        let mut got = Vec::new();
+        while got.is_empty() {
+            thread::yield_now();
+            got = sink.take();
+        }
+        assert_eq!(got, [frame(2, 1, None, 46)]);
+        drop(tap);
+        // The far end notices.
+        assert!(far.send(&[0; 60]).is_err());
+    }
+
+    #[test]
+    fn a_wire_nobody_reads_holds_nobody_up() {
+        let eswitch = Arc::<Eswitch>::default();
+        let (_tap, _far) = plug(&eswitch);
+        let port = eswitch.attach(Arc::<Sink>::default(), 1500);
+        for _ in 0..10_000 {
+            port.send(&[frame(1, 2, None, 1500)]);
+        }
+    }
+
+    #[test]
+    fn what_an_interface_cannot_be_is_said() {
+        let eswitch = Arc::<Eswitch>::default();
+        let open = |text: &str| {
+            let kind: UplinkKind = text.parse()?;
+            Uplink::open(&kind, &eswitch, 1500)
+        };
+        let error = |text: &str| open(text).err().map(|error| error.to_string());
+        assert!(open("none").is_ok());
+        for text in ["", "tap", "tap:", "pcap:", "wire:x"] {
+            assert!(matches!(open(text), Err(UplinkError::Kind(_))), "{text}");
+        }
+        assert!(error("tap:a name that is too long").unwrap().contains("a name that"));
+        assert!(error("pcap:/nonexistent/file").unwrap().contains("/nonexistent/file"));
+
+        // Only who may make interfaces gets further.
+        let name = "tap:mlx5-model-test";
+        match open(name) {
+            Ok(_first) => assert!(error(name).unwrap().contains("another program")),
+            Err(error) => assert!(error.to_string().contains("mlx5-model-test")),
+        }
+    }
+}
