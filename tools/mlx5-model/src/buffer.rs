@@ -96,7 +96,7 @@ pub fn addresses(list: &[u8]) -> impl Iterator<Item = u64> + '_ {
     list.chunks_exact(8).map(|bytes| {
         bytes
             .iter()
-            .fold(0, |value, byte| value << 8 | u64::from(*byte))
+            .fold(0, |value, byte| (value << 8) | u64::from(*byte))
     })
 }
 

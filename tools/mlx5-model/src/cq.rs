@@ -143,8 +143,8 @@ impl Cq {
             }
             ring.consumer = (ring.consumer + 1) & COUNTER;
         }
-        let owner = (ring.producer >> self.log_size) as u8 & 1;
-        entry.set_op_own(entry.op_own() & !1 | owner);
+        let owner = ((ring.producer >> self.log_size) as u8) & 1;
+        entry.set_op_own((entry.op_own() & !1) | owner);
         let index = u64::from(ring.producer) & ((1 << self.log_size) - 1);
         let written = self
             .buffer

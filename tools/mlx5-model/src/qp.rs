@@ -112,7 +112,7 @@ impl ReceiveQueue {
             return Err(Refusal::PageNotAligned);
         }
         let log_size = context.log_rq_size();
-        let size = STRIDE << context.log_rq_stride() << log_size;
+        let size = STRIDE << (context.log_rq_stride() + log_size);
         let (buffer, umem) = if input.wq_umem_valid() {
             let umem = hca.umems.hold(input.wq_umem_id())?;
             (

@@ -54,7 +54,8 @@ pub fn uars() -> Table<Uar> {
 
 /// The driver wrote `data` at `offset` of page `uar`.
 ///
-/// A queue hears only the page it was made with. What nobody hears is lost, as on hardware. Takes
+/// A queue hears only the page it was made with. What nobody hears is lost, as on hardware; so is
+/// the doorbell of a completion queue if it is not written in one piece, as 64-bit drivers do. Takes
 /// no lock but those of the queues, and never waits for more than one entry to be written.
 pub fn doorbell(platform: &Platform, uar: u32, offset: u64, data: &[u8]) {
     match offset {

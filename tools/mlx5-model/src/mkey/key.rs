@@ -152,7 +152,7 @@ impl Key {
     /// The [`Refusal`] that the driver is told.
     pub(super) fn new(input: &CreateMkeyIn, list: &[u8], pd: Handle<Pd>) -> Result<Self, Refusal> {
         let context = input.memory_key_mkey_entry();
-        let mode = context.access_mode_4_2() << 2 | context.access_mode_1_0();
+        let mode = (context.access_mode_4_2() << 2) | context.access_mode_1_0();
         let mode = AccessMode::try_from(mode).map_err(|_| Refusal::UnknownAccessMode)?;
         if input.mkey_umem_valid() || context.bsf_en() {
             return Err(Refusal::UnknownAccessMode);
@@ -172,7 +172,7 @@ impl Key {
             return Err(Refusal::BadPageSize);
         }
         let base = if paged {
-            start >> shift << shift
+            (start >> shift) << shift
         } else {
             start
         };
