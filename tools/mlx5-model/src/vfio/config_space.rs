@@ -150,9 +150,9 @@ impl ConfigSpace {
         let offset = usize::try_from(offset).unwrap_or(SIZE).min(SIZE);
         for (byte, at) in from.iter().zip(offset..SIZE) {
             let (to, mask) = (&mut self.bytes[at], self.writable[at]);
-            *to = *to & !mask | byte & mask;
+            *to = (*to & !mask) | (byte & mask);
             // The bit is in the upper byte of the register.
-            reset |= at == DEVICE_CONTROL + 1 && u16::from(*byte) << 8 & INITIATE_RESET != 0;
+            reset |= at == DEVICE_CONTROL + 1 && (u16::from(*byte) << 8) & INITIATE_RESET != 0;
         }
         if reset {
             return Some(Effect::Reset);
@@ -162,7 +162,7 @@ impl ConfigSpace {
     }
 
     fn msix_enabled(&self) -> bool {
-        u16::from(self.bytes[MSIX_CONTROL + 1]) << 8 & MSIX_ENABLE != 0
+        (u16::from(self.bytes[MSIX_CONTROL + 1]) << 8) & MSIX_ENABLE != 0
     }
 
     fn set_u16(&mut self, at: usize, value: u16) {
@@ -199,7 +199,7 @@ mod tests {
         while at != 0 && found.len() < 16 {
             let head = u32_at(&space, at.into());
             found.push((head & 0xff, at));
-            at = head >> 8 & 0xff;
+            at = (head >> 8) & 0xff;
         }
         assert_eq!(found, [(0x10, 0x60), (0x11, 0x9c)]);
         assert_eq!(u32_at(&space, 0x9c) >> 16, 63);
