@@ -162,7 +162,7 @@ pub fn bits(bytes: &[u8], offset: usize, width: usize) -> u64 {
     let first = offset / 8;
     let last = (offset + width).div_ceil(8);
     for at in first..last {
-        value = value << 8 | u128::from(bytes.get(at).copied().unwrap_or(0));
+        value = (value << 8) | u128::from(bytes.get(at).copied().unwrap_or(0));
     }
     let value = value >> (8 * last - offset - width);
     (value & ((1 << width) - 1)) as u64

@@ -223,7 +223,7 @@ crate::layout! {
 impl VirtioNetQObject {
     /// The features, a bit each; see [`virtio_feature`](crate::cap::virtio_feature).
     pub fn queue_features(&self) -> u16 {
-        self.queue_feature_bit_mask_12_3() << 3 | u16::from(self.queue_feature_bit_mask_2_0())
+        (self.queue_feature_bit_mask_12_3() << 3) | u16::from(self.queue_feature_bit_mask_2_0())
     }
 
     /// Sets the features.

@@ -70,11 +70,11 @@ impl Registers {
         let [major, minor, subminor] = firmware;
         let mut segment = reference::InitSegment::new();
         segment
-            .set_fw_rev(u32::from(minor) << 16 | u32::from(major))
-            .set_cmdif_rev_fw_sub(u32::from(CMDIF_REV) << 16 | u32::from(subminor));
+            .set_fw_rev((u32::from(minor) << 16) | u32::from(major))
+            .set_cmdif_rev_fw_sub((u32::from(CMDIF_REV) << 16) | u32::from(subminor));
         // As the firmware packs it; never all ones, by which a driver knows a dead link.
         segment.health_mut().set_fw_ver(
-            u32::from(major) << 24 | (u32::from(minor) & 0xff) << 16 | u32::from(subminor),
+            (u32::from(major) << 24) | ((u32::from(minor) & 0xff) << 16) | u32::from(subminor),
         );
         Self {
             state: Mutex::new(State {
@@ -100,11 +100,11 @@ impl Registers {
             let counter = state.segment.health_counter().wrapping_add(1);
             state.segment.set_health_counter(counter);
         }
-        let geometry = LOG_COMMANDS << 4 | LOG_STRIDE;
+        let geometry = (LOG_COMMANDS << 4) | LOG_STRIDE;
         let low = state.segment.cmdq_addr_l_sz() & ADDRESS;
         let mut segment = state.segment.clone();
         segment
-            .set_cmdq_addr_l_sz(low | (state.interface.into_bits() as u32) << 8 | geometry)
+            .set_cmdq_addr_l_sz(low | ((state.interface.into_bits() as u32) << 8) | geometry)
             .set_internal_timer_h((ticks >> 32) as u32)
             .set_internal_timer_l(ticks as u32);
         let bytes = segment.as_bytes();
@@ -134,7 +134,7 @@ impl Registers {
                 }
                 0x14 => {
                     state.segment.set_cmdq_addr_l_sz(value & ADDRESS);
-                    if let Ok(interface) = NicInterface::from_bits(u64::from(value >> 8 & 7)) {
+                    if let Ok(interface) = NicInterface::from_bits(u64::from((value >> 8) & 7)) {
                         if interface != state.interface {
                             state.interface = interface;
                             requests.push(Request::Interface(interface));
@@ -153,7 +153,7 @@ impl Registers {
         let state = self.state();
         let high = u64::from(state.segment.cmdq_addr_h());
         let low = u64::from(state.segment.cmdq_addr_l_sz());
-        let address = high << 32 | low;
+        let address = (high << 32) | low;
         (state.interface == NicInterface::FULL_DRIVER && address != 0).then_some(address)
     }
 
@@ -190,8 +190,8 @@ mod tests {
     #[test]
     fn a_driver_finds_what_it_looks_for() {
         let registers = Registers::new([22, 41, 1000]);
-        assert_eq!(read(&registers, 0), 41 << 16 | 22);
-        assert_eq!(read(&registers, 4), 5 << 16 | 1000);
+        assert_eq!(read(&registers, 0), (41 << 16) | 22);
+        assert_eq!(read(&registers, 4), (5 << 16) | 1000);
         assert_eq!(read(&registers, 0x14), 0x56);
         assert_eq!(read(&registers, 0x1fc), 0);
         assert_eq!(read(&registers, 0xffc), 0);

@@ -342,7 +342,7 @@ mod tests {
             assert_eq!(profile.virtio.event_mode() & 1, 1);
             assert_eq!(profile.virtio.virtio_queue_type(), 1);
             assert_eq!(profile.virtio.doorbell_bar_offset(), DOORBELL_PAGE);
-            assert_eq!(profile.general.general_obj_types() >> 13 & 1, 1);
+            assert_eq!((profile.general.general_obj_types() >> 13) & 1, 1);
             assert!(profile.capabilities(CapType::VDPA_EMULATION).is_some());
             // What would make other drivers come.
             assert!(!profile.general.eth_net_offloads());

@@ -284,7 +284,7 @@ fn a_firmware_that_is_not_well() {
     };
     let fault = host.function.inject(fault).unwrap();
     assert_eq!(read(&host, counter), read(&host, counter));
-    assert_eq!(read(&host, health + 0x3c) >> 16 & 0xff, 8);
+    assert_eq!((read(&host, health + 0x3c) >> 16) & 0xff, 8);
     assert_eq!(read(&host, health + 0x38) >> 31, 1);
     prepare(&mut host, 0);
     host.queue().ring(1);
@@ -292,7 +292,7 @@ fn a_firmware_that_is_not_well() {
     assert!(!host.queue().is_done(0));
     assert_ne!(read(&host, counter), read(&host, counter));
     assert_eq!(read(&host, health + 0x3c), 0);
-    let interface = read(&host, offset("cmdq_addr_l_sz")) >> 8 & 7;
+    let interface = (read(&host, offset("cmdq_addr_l_sz")) >> 8) & 7;
     assert_eq!(interface, NicInterface::DISABLED as u32);
     // A driver begins from the beginning.
     host.attach();
@@ -315,7 +315,7 @@ fn interrupts_for_nothing() {
 fn events_for_the_asking() {
     let mut host = running();
     let uar = host.call::<AllocUar>(|_| {}).unwrap().uar();
-    let bits = 1 << EventType::PORT_CHANGE as u64 | 1 << EventType::PAGE_REQUEST as u64;
+    let bits = (1 << EventType::PORT_CHANGE as u64) | (1 << EventType::PAGE_REQUEST as u64);
     let mut queue = host.create_eq(5, 1, bits, uar).unwrap();
     let mut next = || queue.next().map(|entry| entry.event_type().unwrap());
 

@@ -319,7 +319,7 @@ impl Shared {
         let faults = &self.platform.faults;
         let mut jobs = Vec::new();
         let mut idle = 0;
-        for slot in (0..SLOTS).filter(|slot| slots & 1 << slot != 0) {
+        for slot in (0..SLOTS).filter(|slot| slots & (1 << slot) != 0) {
             let Some(queue) = queue else {
                 idle |= 1 << slot;
                 continue;

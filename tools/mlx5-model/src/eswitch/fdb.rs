@@ -25,7 +25,7 @@ pub(super) struct Address(u64);
 impl Address {
     fn new(mac: [u8; 6], vlan: u16) -> Self {
         let [a, b, c, d, e, f] = mac;
-        Self(u64::from_be_bytes([0, 0, a, b, c, d, e, f]) << 16 | u64::from(vlan))
+        Self((u64::from_be_bytes([0, 0, a, b, c, d, e, f]) << 16) | u64::from(vlan))
     }
 
     /// Who sent a frame.
@@ -45,7 +45,7 @@ impl Address {
 
     /// Returns whether it is an address of many.
     fn is_group(self) -> bool {
-        self.0 >> 56 & 1 != 0
+        (self.0 >> 56) & 1 != 0
     }
 }
 

@@ -116,7 +116,7 @@ impl Headers {
         if header[0] >> 4 != 6 {
             return None;
         }
-        self.0[TRAFFIC_CLASS] = header[0] << 4 | header[1] >> 4;
+        self.0[TRAFFIC_CLASS] = (header[0] << 4) | (header[1] >> 4);
         self.0[HOP_LIMIT] = header[7];
         self.put(SOURCE, &header[8..24]);
         self.put(DESTINATION_ADDRESS, &header[24..40]);
@@ -175,13 +175,13 @@ impl Headers {
 
     /// The source and destination addresses of an IPv4 packet.
     pub(super) fn ipv4(&self) -> Option<(&[u8], &[u8])> {
-        let found = self.flags() >> VERSION_SHIFT & 0xf == 4;
+        let found = (self.flags() >> VERSION_SHIFT) & 0xf == 4;
         found.then(|| (&self.0[44..48], &self.0[60..64]))
     }
 
     /// The source and destination addresses of an IPv6 packet.
     pub(super) fn ipv6(&self) -> Option<(&[u8], &[u8])> {
-        let found = self.flags() >> VERSION_SHIFT & 0xf == 6;
+        let found = (self.flags() >> VERSION_SHIFT) & 0xf == 6;
         found.then(|| (&self.0[32..48], &self.0[48..64]))
     }
 

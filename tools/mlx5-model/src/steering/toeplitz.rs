@@ -18,7 +18,7 @@ pub(super) fn toeplitz(key: &[u8; KEY_BYTES], input: &[u8]) -> u32 {
         // The bits of the key that begin at this byte, and those of the next seven bits.
         let bits = window
             .iter()
-            .fold(0u64, |bits, byte| bits << 8 | u64::from(*byte));
+            .fold(0u64, |bits, byte| (bits << 8) | u64::from(*byte));
         for bit in 0..8 {
             if byte & (0x80 >> bit) != 0 {
                 hash ^= (bits >> (8 - bit)) as u32;

@@ -53,7 +53,7 @@ use super::{
 
 /// Refuses objects of a type that the profile does not have.
 fn check_type(hca: &Hca, type_: ObjectType) -> Result<(), Refusal> {
-    if hca.platform.profile.general.general_obj_types() >> (type_ as u16) & 1 == 0 {
+    if (hca.platform.profile.general.general_obj_types() >> (type_ as u16)) & 1 == 0 {
         return Err(Refusal::UnknownObjectType);
     }
     Ok(())

@@ -84,7 +84,7 @@ pub fn features(queue_features: u16, version_1: bool) -> Features {
         (virtio_feature::HOST_TSO6, features::HOST_TSO6),
         (virtio_feature::HOST_TSO4, features::HOST_TSO4),
     ] {
-        if queue_features >> bit & 1 != 0 {
+        if (queue_features >> bit) & 1 != 0 {
             set |= feature;
         }
     }

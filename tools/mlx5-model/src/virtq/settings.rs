@@ -230,7 +230,7 @@ pub fn modified(
     }
     let mut next = current.clone();
     for bit in 0..u64::BITS {
-        if select >> bit & 1 != 0 {
+        if (select >> bit) & 1 != 0 {
             copy(1 << bit, change, &mut next);
         }
     }

@@ -224,7 +224,7 @@ fn features() -> impl Strategy<Value = Features> {
         [Features::VERSION_1, MRG_RXBUF, CSUM]
             .into_iter()
             .enumerate()
-            .filter(|(at, _)| bits >> at & 1 != 0)
+            .filter(|(at, _)| (bits >> at) & 1 != 0)
             .fold(Features::NONE, |set, (_, feature)| set | feature)
     })
 }
