@@ -28,7 +28,7 @@ pub struct Sum(
 impl Sum {
     /// Adds bytes. Only the last ones that are added may be an odd number.
     #[must_use]
-    pub fn add(self, bytes: &[u8]) -> Self {
+    pub fn with(self, bytes: &[u8]) -> Self {
         let words = bytes.chunks_exact(4);
         let mut last = [0; 4];
         for (to, from) in last.iter_mut().zip(words.remainder()) {
@@ -44,7 +44,7 @@ impl Sum {
 
     /// Adds a number.
     #[must_use]
-    pub fn add_u16(self, number: u16) -> Self {
+    pub fn with_u16(self, number: u16) -> Self {
         Self(self.0 + u64::from(number))
     }
 
@@ -66,8 +66,8 @@ fn pseudo_header(frame: &[u8], headers: &Headers) -> Option<Sum> {
     };
     let len = headers.end.checked_sub(headers.l4)?;
     let sum = Sum::default()
-        .add(frame.get(addresses)?)
-        .add_u16(headers.protocol.into());
+        .with(frame.get(addresses)?)
+        .with_u16(headers.protocol.into());
     Some(Sum(sum.0 + len as u64))
 }
 
@@ -75,7 +75,7 @@ fn pseudo_header(frame: &[u8], headers: &Headers) -> Option<Sum> {
 pub(crate) fn complete_ipv4(frame: &mut [u8], headers: &Headers) {
     write_u16(frame, headers.l3 + IPV4_OFFSET, 0);
     if let Some(header) = frame.get(headers.l3..headers.l4) {
-        let checksum = Sum::default().add(header).finish();
+        let checksum = Sum::default().with(header).finish();
         write_u16(frame, headers.l3 + IPV4_OFFSET, checksum);
     }
 }
@@ -86,7 +86,7 @@ pub(crate) fn complete_tcp(frame: &mut [u8], headers: &Headers) {
     write_u16(frame, at, 0);
     let payload = frame.get(headers.l4..headers.end);
     if let (Some(sum), Some(payload)) = (pseudo_header(frame, headers), payload) {
-        let checksum = sum.add(payload).finish();
+        let checksum = sum.with(payload).finish();
         write_u16(frame, at, checksum);
     }
 }
@@ -101,7 +101,7 @@ pub fn complete(frame: &mut [u8], start: u16, offset: u16) {
         return;
     };
     // 0 would say that there is no checksum, in UDP; the other zero means the same elsewhere.
-    let checksum = match Sum::default().add(covered).finish() {
+    let checksum = match Sum::default().with(covered).finish() {
         0 => 0xffff,
         checksum => checksum,
     };
@@ -119,7 +119,7 @@ pub fn is_whole(frame: &[u8]) -> bool {
     ) else {
         return false;
     };
-    if headers.ip == Ip::V4 && Sum::default().add(header).finish() != 0 {
+    if headers.ip == Ip::V4 && Sum::default().with(header).finish() != 0 {
         return false;
     }
     let there = match headers.protocol {
@@ -127,5 +127,5 @@ pub fn is_whole(frame: &[u8]) -> bool {
         UDP => read_u16(payload, UDP_OFFSET).is_some_and(|checksum| checksum != 0),
         _ => false,
     };
-    there && pseudo_header(frame, &headers).is_some_and(|sum| sum.add(payload).finish() == 0)
+    there && pseudo_header(frame, &headers).is_some_and(|sum| sum.with(payload).finish() == 0)
 }

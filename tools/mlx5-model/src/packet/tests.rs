@@ -165,7 +165,7 @@ proptest! {
         let headers = Headers::parse(&whole).unwrap();
         let mut partial = whole.clone();
         // What a driver leaves there: the sum of the pseudo header, not inverted.
-        let pseudo = checksum::Sum::default().add(&whole[headers.l4..]).finish();
+        let pseudo = checksum::Sum::default().with(&whole[headers.l4..]).finish();
         write_u16(&mut partial, headers.l4 + 16, pseudo);
         checksum::complete(&mut partial, headers.l4 as u16, 16);
         prop_assert!(checksum::is_whole(&partial));

@@ -400,7 +400,7 @@ proptest! {
 fn checksums_are_completed_if_the_driver_may_ask() {
     let whole = tcp(b"hello");
     let mut partial = whole.clone();
-    let pseudo = checksum::Sum::default().add(&whole[34..]).finish();
+    let pseudo = checksum::Sum::default().with(&whole[34..]).finish();
     partial[50..52].copy_from_slice(&pseudo.to_be_bytes());
     let offload = Header {
         flags: NEEDS_CSUM,

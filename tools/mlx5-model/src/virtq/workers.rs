@@ -191,9 +191,13 @@ mod tests {
         fn turn(&self) -> bool {
             assert_eq!(self.inside.fetch_add(1, Ordering::SeqCst), 0);
             let _ = self.said.send(self.name);
-            let left = self.left.fetch_sub(1, Ordering::SeqCst) - 1;
+            let before = self
+                .left
+                .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| {
+                    left.checked_sub(1)
+                });
             self.inside.fetch_sub(1, Ordering::SeqCst);
-            left > 0
+            before.is_ok_and(|left| left > 1)
         }
 
         fn place(&self) -> &Place {
@@ -224,13 +228,10 @@ mod tests {
         let (said, heard) = mpsc::channel();
         let workers = Workers::new(3).unwrap();
         for _ in 0..1000 {
-            let task = Counting::new("a", 2, &said);
-            task.left.store(usize::MAX, Ordering::SeqCst);
-            task.left.store(1, Ordering::SeqCst);
+            let task = Counting::new("a", 1, &said);
             workers.schedule(&task);
             heard.recv().unwrap();
             // It has begun its turn, so it must have another one, now or later.
-            task.left.store(1, Ordering::SeqCst);
             workers.schedule(&task);
             heard.recv().unwrap();
         }
