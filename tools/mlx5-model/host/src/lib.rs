@@ -7,12 +7,15 @@
 //! of the model stand on it, and since it encodes what the model decodes with the same `prm`, a
 //! field that one end misreads is seen.
 
+pub mod channel;
 pub mod command;
 pub mod eq;
 pub mod host;
 pub mod memory;
 pub mod net;
 pub mod objects;
+pub mod packet;
+pub mod pair;
 pub mod vectors;
 
 pub use self::{

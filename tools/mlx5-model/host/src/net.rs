@@ -37,9 +37,11 @@ use prm::{
         VirtioNetQObject,
         VirtioQCounters, //
     },
+    ObjectType, //
 };
 
 use crate::{
+    channel::Channel,
     memory::{
         Buffer,
         BASE, //
@@ -74,6 +76,9 @@ pub struct Options {
     pub buffer: u64,
     /// How many descriptors an indirect table has; 0 for none.
     pub table: u16,
+    /// Whether the driver is told of used buffers through a [`Channel`], instead of by a vector of
+    /// the queue itself.
+    pub channels: bool,
 }
 
 impl Default for Options {
@@ -85,6 +90,7 @@ impl Default for Options {
             features: 1 << virtio_feature::CSUM | 1 << virtio_feature::GUEST_CSUM,
             buffer: 2048,
             table: 0,
+            channels: false,
         }
     }
 }
@@ -159,7 +165,7 @@ pub struct Virtq {
     pub id: u32,
     /// Its place among the queues of the device.
     pub index: u16,
-    /// Its counters' number.
+    /// Its counters' number; 0 if the firmware has none.
     pub counters: u32,
     /// The driver's side of the ring.
     pub ring: Ring,
@@ -168,6 +174,7 @@ pub struct Virtq {
     /// Buffers the ring has not.
     idle: Vec<u64>,
     umems: Vec<(u32, Buffer)>,
+    channel: Option<Channel>,
     _memory: Buffer,
 }
 
@@ -285,58 +292,93 @@ impl Net {
 
     fn create_queue(&self, host: &mut Host, index: u16) -> Result<Virtq, Failure> {
         let (ring, memory, data) = self.ring(host, None);
-        let counters = host.call::<CreateVirtioQCounters>(|_| {})?.obj_id();
+        // Without them in the firmware, a queue counts for nobody.
+        let counters = match host.has_object(ObjectType::VIRTIO_Q_COUNTERS)? {
+            true => host.call::<CreateVirtioQCounters>(|_| {})?.obj_id(),
+            false => 0,
+        };
         let mut umems = Vec::new();
         for size in host.umem_sizes(self.options.size)? {
             let buffer = host.memory.alloc(size.into());
             umems.push((host.create_umem(&buffer)?, buffer));
         }
-        let (layout, options) = (ring.layout(), self.options);
-        let sizes: Vec<u32> = umems
-            .iter()
-            .map(|(_, buffer)| buffer.bytes() as u32)
-            .collect();
-        let output = host.call::<CreateVirtioNetQ>(|input| {
-            let object = input.obj_context_mut();
-            object.set_queue_features(options.features);
-            if index % 2 == 1 {
-                object.set_tisn_or_qpn(self.tisn);
-            }
-            let context = object.virtio_q_context_mut();
-            context
-                .set_virtio_q_type(QueueType::SPLIT)
-                .set_event_mode(EventMode::MSIX_MODE)
-                .set_queue_index(index)
-                .set_virtio_version_1_0(options.version_1)
-                .set_event_qpn_or_msix((FIRST_VECTOR + index).into())
-                .set_queue_size(options.size)
-                .set_desc_addr(layout.desc)
-                .set_available_addr(layout.driver)
-                .set_used_addr(layout.device)
-                .set_virtio_q_mkey(self.mkey)
-                .set_umem_1_id(umems[0].0)
-                .set_umem_1_size(sizes[0])
-                .set_umem_2_id(umems[1].0)
-                .set_umem_2_size(sizes[1])
-                .set_umem_3_id(umems[2].0)
-                .set_umem_3_size(sizes[2])
-                .set_counter_set_id(counters)
-                .set_pd(self.pd);
-        })?;
+        let options = self.options;
+        let channel = match options.channels {
+            true => Some(host.create_channel(self.pd, FIRST_VECTOR + index)?),
+            false => None,
+        };
         let count = u64::from(self.options.size);
         let idle = (0..count)
             .map(|n| data.addr() + n * options.buffer)
             .collect();
-        Ok(Virtq {
-            id: output.obj_id(),
+        let mut queue = Virtq {
+            id: 0,
             index,
             counters,
             ring,
             data,
             idle,
             umems,
+            channel,
             _memory: memory,
-        })
+        };
+        queue.id = self.create_object(host, &queue, 0)?;
+        Ok(queue)
+    }
+
+    /// Makes the object of a virtqueue whose ring continues at `start`.
+    fn create_object(&self, host: &mut Host, queue: &Virtq, start: u16) -> Result<u32, Failure> {
+        let (mode, told) = match &queue.channel {
+            Some(channel) => (EventMode::QP_MODE, channel.firmware_qpn()),
+            None => (EventMode::MSIX_MODE, queue.vector().into()),
+        };
+        let layout = queue.ring.layout();
+        let umem = |n: usize| (queue.umems[n].0, queue.umems[n].1.bytes() as u32);
+        let output = host.call::<CreateVirtioNetQ>(|input| {
+            let object = input.obj_context_mut();
+            object
+                .set_queue_features(self.options.features)
+                .set_hw_available_index(start)
+                .set_hw_used_index(start);
+            if queue.index % 2 == 1 {
+                object.set_tisn_or_qpn(self.tisn);
+            }
+            object
+                .virtio_q_context_mut()
+                .set_virtio_q_type(QueueType::SPLIT)
+                .set_event_mode(mode)
+                .set_queue_index(queue.index)
+                .set_virtio_version_1_0(self.options.version_1)
+                .set_event_qpn_or_msix(told)
+                .set_queue_size(self.options.size)
+                .set_desc_addr(layout.desc)
+                .set_available_addr(layout.driver)
+                .set_used_addr(layout.device)
+                .set_virtio_q_mkey(self.mkey)
+                .set_umem_1_id(umem(0).0)
+                .set_umem_1_size(umem(0).1)
+                .set_umem_2_id(umem(1).0)
+                .set_umem_2_size(umem(1).1)
+                .set_umem_3_id(umem(2).0)
+                .set_umem_3_size(umem(2).1)
+                .set_counter_set_id(queue.counters)
+                .set_pd(self.pd);
+        })?;
+        Ok(output.obj_id())
+    }
+
+    /// Puts another object in the place of a transmit queue's, whose ring continues at `start`.
+    ///
+    /// # Errors
+    ///
+    /// The [`Failure`] of a command.
+    pub fn replace(&mut self, host: &mut Host, index: usize, start: u16) -> Result<(), Failure> {
+        let id = self.queues[index].id;
+        host.call::<DestroyVirtioNetQ>(|input| {
+            input.set_obj_id(id);
+        })?;
+        self.queues[index].id = self.create_object(host, &self.queues[index], start)?;
+        Ok(())
     }
 
     /// Steers what matches to the device.
@@ -514,11 +556,14 @@ impl Net {
     /// # Panics
     ///
     /// If the device broke the ring, or no interrupt comes for a used buffer.
-    pub fn wait_used(&mut self, host: &Host, index: usize) -> Option<Used> {
+    pub fn wait_used(&mut self, host: &mut Host, index: usize) -> Option<Used> {
         let queue = &mut self.queues[index];
         let vector = queue.vector();
         loop {
             let seen = host.vectors.count(vector);
+            if let Some(channel) = &mut queue.channel {
+                host.acknowledge(channel);
+            }
             if let Some(used) = queue.ring.used().expect("the device keeps the rules") {
                 return Some(used);
             }
@@ -533,6 +578,11 @@ impl Net {
         }
     }
 
+    /// Keeps a buffer that the device used, to be used again.
+    pub fn give_back(&mut self, index: usize, used: &Used) {
+        self.queues[index].idle.push(used.token);
+    }
+
     fn bytes_of(&self, used: &Used) -> Vec<u8> {
         let len = used.written.expect("the device writes every used entry");
         self.region.get(used.token, len as usize)
@@ -543,7 +593,7 @@ impl Net {
     /// # Panics
     ///
     /// If the device broke the ring, or what it wrote is no frame.
-    pub fn receive(&mut self, host: &Host, index: usize) -> Option<(Header, Vec<u8>)> {
+    pub fn receive(&mut self, host: &mut Host, index: usize) -> Option<(Header, Vec<u8>)> {
         let first = self.wait_used(host, index)?;
         let mut bytes = self.bytes_of(&first);
         self.queues[index].idle.push(first.token);
@@ -583,12 +633,17 @@ impl Net {
             host.call::<DestroyVirtioNetQ>(|input| {
                 input.set_obj_id(queue.id);
             })?;
+            if let Some(channel) = queue.channel {
+                host.destroy_channel(channel)?;
+            }
             for (umem, _) in &queue.umems {
                 host.destroy_umem(*umem)?;
             }
-            host.call::<DestroyVirtioQCounters>(|input| {
-                input.set_obj_id(queue.counters);
-            })?;
+            if queue.counters != 0 {
+                host.call::<DestroyVirtioQCounters>(|input| {
+                    input.set_obj_id(queue.counters);
+                })?;
+            }
         }
         host.destroy_mkey(self.mkey)?;
         host.call::<DestroyTis>(|input| {

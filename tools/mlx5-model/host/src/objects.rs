@@ -5,6 +5,7 @@
 use prm::{
     cap::{
         CapType,
+        CmdHcaCap,
         VirtioEmulationCap, //
     },
     flow::{
@@ -52,7 +53,8 @@ use prm::{
         CreateUmemIn,
         DestroyUmem, //
     },
-    Layout, //
+    Layout,
+    ObjectType, //
 };
 use zerocopy::IntoBytes;
 
@@ -145,6 +147,17 @@ impl Host {
             cap.umem_2_buffer_param_a() * size + cap.umem_2_buffer_param_b(),
             cap.umem_3_buffer_param_a() * size + cap.umem_3_buffer_param_b(),
         ])
+    }
+
+    /// Returns whether the firmware has objects of a type.
+    ///
+    /// # Errors
+    ///
+    /// The [`Failure`] of the command.
+    pub fn has_object(&mut self, object: ObjectType) -> Result<bool, Failure> {
+        let bytes = self.capability(CapType::GENERAL, true)?;
+        let (cap, _) = CmdHcaCap::split(&bytes).ok_or(Failure::Garbage)?;
+        Ok(cap.general_obj_types() >> object as u64 & 1 != 0)
     }
 
     fn create_mkey(&mut self, input: &CreateMkeyIn, tail: &[u8]) -> Result<u32, Failure> {

@@ -1,0 +1,277 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Commands that are refused, delayed, lost or come all at once.
+
+use mlx5_host::{
+    command::{
+        decode,
+        encode, //
+    },
+    net::Options,
+    Board,
+    Failure,
+    Host, //
+};
+use mlx5_model::fault::Fault;
+use prm::{
+    command::{
+        InputHeader,
+        OutputHeader, //
+    },
+    eq::EventType,
+    hca::Nop,
+    pd::{
+        AllocPd,
+        AllocPdOut,
+        DeallocPd, //
+    },
+    umem::CreateUmem,
+    virtq::CreateVirtioNetQ,
+    Command,
+    Layout,
+    Status, //
+};
+use serde_json::{
+    json,
+    Value, //
+};
+
+use mlx5_host::pair::Side;
+
+/// A function that runs.
+fn host() -> Host {
+    let mut host = Board::new(1).unwrap().host("cx7", 0).unwrap();
+    host.start().unwrap();
+    host
+}
+
+fn fault(host: &Host, fault: Value) -> u32 {
+    let fault: Fault = serde_json::from_value(fault).unwrap();
+    host.function.inject(fault).unwrap()
+}
+
+fn refusal<T: std::fmt::Debug>(result: Result<T, Failure>) -> (Status, u32) {
+    match result.unwrap_err() {
+        Failure::Refused { status, syndrome } => (status.unwrap(), syndrome),
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
+fn every_mistake_has_a_status_and_a_syndrome_of_its_own() {
+    let mut host = host();
+    let mut seen = Vec::new();
+    let mut expect = |(status, syndrome): (Status, u32), expected: Status| {
+        assert_eq!(status, expected);
+        assert_ne!(syndrome, 0);
+        assert!(!seen.contains(&syndrome), "syndrome {syndrome:#x} twice");
+        seen.push(syndrome);
+    };
+    // There is no such command, and no such type of object.
+    let mut input = encode::<Nop>(&<Nop as Command>::Input::new(), &[]);
+    input[..2].copy_from_slice(&[0x7f, 0xff]);
+    expect(refusal(host.raw(&input, 16)), Status::BAD_OP_ERR);
+    let mut input = encode::<CreateVirtioNetQ>(&<CreateVirtioNetQ as Command>::Input::new(), &[]);
+    input[6..8].copy_from_slice(&[0x7f, 0xff]);
+    expect(refusal(host.raw(&input, 16)), Status::BAD_OP_ERR);
+    // Too short, in and out.
+    let input = encode::<CreateUmem>(&<CreateUmem as Command>::Input::new(), &[]);
+    let short = &input[..input.len() - 8];
+    expect(refusal(host.raw(short, 16)), Status::BAD_INP_LEN_ERR);
+    let input = encode::<prm::hca::QueryIssi>(&<prm::hca::QueryIssi as Command>::Input::new(), &[]);
+    expect(refusal(host.raw(&input, 0x60)), Status::BAD_OUTP_LEN_ERR);
+    // What never was, what is no more, what is in use.
+    let dealloc = |host: &mut Host, pd| {
+        host.call::<DeallocPd>(|input| {
+            input.set_pd(pd);
+        })
+    };
+    expect(refusal(dealloc(&mut host, 0xfff)), Status::BAD_RES_ERR);
+    let pd = host.call::<AllocPd>(|_| {}).unwrap().pd();
+    dealloc(&mut host, pd).unwrap();
+    expect(refusal(dealloc(&mut host, pd)), Status::BAD_RES_STATE_ERR);
+    let pd = host.call::<AllocPd>(|_| {}).unwrap().pd();
+    let key = host.create_pa_mkey(pd).unwrap();
+    expect(refusal(dealloc(&mut host, pd)), Status::BAD_RES_STATE_ERR);
+    host.destroy_mkey(key).unwrap();
+    dealloc(&mut host, pd).unwrap();
+    // In the wrong state of the function.
+    let again = host.call::<prm::hca::InitHca>(|_| {});
+    assert_ne!(refusal(again).1, 0);
+    host.stop().unwrap();
+    let early = host.call::<AllocPd>(|_| {});
+    assert_ne!(refusal(early).1, 0);
+}
+
+#[test]
+fn all_slots_at_once() {
+    let mut host = host();
+    let input = encode::<AllocPd>(&InputHeader::new(), &[]);
+    let room = AllocPdOut::INFO.bytes;
+    let last = host.queue().slots() - 1;
+    for round in 0..4 {
+        for slot in 0..last {
+            host.queue().prepare(slot, &input, room);
+        }
+        host.queue().ring((1 << last) - 1);
+        let mut pds: Vec<u32> = (0..last)
+            .map(|slot| {
+                let output = host.queue().finish(slot).unwrap();
+                decode::<AllocPdOut>(&output).unwrap().0.pd()
+            })
+            .collect();
+        // They are executed in an order of their own, each exactly once.
+        assert!(!pds.is_sorted(), "round {round}: in the order of the slots");
+        pds.sort_unstable();
+        pds.dedup();
+        assert_eq!(pds.len(), last);
+        for pd in pds {
+            host.call::<DeallocPd>(|input| {
+                input.set_pd(pd);
+            })
+            .unwrap();
+        }
+    }
+    host.stop().unwrap();
+}
+
+#[test]
+fn a_delayed_command_is_overtaken() {
+    let mut host = host();
+    let id = fault(
+        &host,
+        json!({"kind": "delay", "command": {"opcode": "ALLOC_PD", "count": 1}, "ms": 3_600_000}),
+    );
+    let alloc = encode::<AllocPd>(&InputHeader::new(), &[]);
+    let nop = encode::<Nop>(&<Nop as Command>::Input::new(), &[]);
+    host.queue().prepare(3, &alloc, 16);
+    host.queue().ring(1 << 3);
+    for _ in 0..50 {
+        let output = host.queue().raw(5, &nop, 16).unwrap();
+        decode::<OutputHeader>(&output).unwrap();
+    }
+    assert!(!host.queue().is_done(3));
+    // What waits is executed when the fault is cleared.
+    host.function.clear_fault(id).unwrap();
+    let output = host.queue().finish(3).unwrap();
+    decode::<AllocPdOut>(&output).unwrap();
+}
+
+#[test]
+fn a_lost_command_never_completes_and_others_do() {
+    let mut host = host();
+    fault(
+        &host,
+        json!({"kind": "lose", "command": {"opcode": "ALLOC_PD", "count": 1}}),
+    );
+    let alloc = encode::<AllocPd>(&InputHeader::new(), &[]);
+    host.queue().prepare(3, &alloc, 16);
+    host.queue().ring(1 << 3);
+    for _ in 0..50 {
+        host.call::<Nop>(|_| {}).unwrap();
+    }
+    assert!(!host.queue().is_done(3));
+    host.queue().forget(3);
+    host.call::<AllocPd>(|_| {}).unwrap();
+}
+
+#[test]
+fn a_command_fails_as_asked_and_answers_garbage() {
+    let mut host = host();
+    fault(
+        &host,
+        json!({"kind": "fail", "command": {"opcode": "ALLOC_PD", "count": 2},
+            "status": "LIM_ERR", "syndrome": 0x1234}),
+    );
+    for _ in 0..2 {
+        let failed = refusal(host.call::<AllocPd>(|_| {}));
+        assert_eq!(failed, (Status::LIM_ERR, 0x1234));
+    }
+    host.call::<AllocPd>(|_| {}).unwrap();
+    fault(
+        &host,
+        json!({"kind": "garbage", "command": {"opcode": "ALLOC_PD", "count": 1},
+            "field": "pd", "value": 0xabcdef}),
+    );
+    assert_eq!(host.call::<AllocPd>(|_| {}).unwrap().pd(), 0xab_cdef);
+}
+
+#[test]
+fn a_lost_interrupt_leaves_the_command_done() {
+    let mut host = host();
+    host.wait_by_event(true);
+    host.call::<Nop>(|_| {}).unwrap();
+    host.wait_by_event(false);
+    let before = host.vectors.count(0);
+    let id = fault(&host, json!({"kind": "lose_interrupts", "vector": 0}));
+    host.call::<Nop>(|_| {}).unwrap();
+    assert_eq!(host.vectors.count(0), before);
+    host.function.clear_fault(id).unwrap();
+    fault(
+        &host,
+        json!({"kind": "spurious_interrupt", "vector": 9, "count": 3}),
+    );
+    assert_eq!(host.vectors.wait(9, 2), Some(3));
+}
+
+#[test]
+fn the_link_flaps_and_pages_are_asked_for() {
+    let mut host = host();
+    let id = fault(&host, json!({"kind": "link", "state": "down"}));
+    let event = host.wait_event().unwrap();
+    assert_eq!(event.event_type(), Ok(EventType::PORT_CHANGE));
+    host.function.clear_fault(id).unwrap();
+    let event = host.wait_event().unwrap();
+    assert_eq!(event.event_type(), Ok(EventType::PORT_CHANGE));
+    fault(&host, json!({"kind": "page_request", "pages": 3}));
+    let start = std::time::Instant::now();
+    let asked = loop {
+        if let Some(asked) = host.next_page_request() {
+            break asked;
+        }
+        assert!(start.elapsed() < mlx5_host::vectors::PATIENCE);
+        std::thread::yield_now();
+    };
+    assert_eq!(asked, 3);
+}
+
+#[test]
+fn a_queue_goes_to_error_and_says_so() {
+    let board = Board::new(1).unwrap();
+    let mut side = Side::new(&board, "cx7", 0, Options::default());
+    let id = side.net.queues[1].id;
+    fault(&side.host, json!({"kind": "queue_error", "queue": id}));
+    let event = side.host.wait_event().unwrap();
+    assert_eq!(event.event_type(), Ok(EventType::OBJECT_CHANGE));
+    let (change, _) = prm::eq::EqeObjChange::split(event.data()).unwrap();
+    assert_eq!(change.obj_id(), id);
+    let object = side.net.query(&mut side.host, 1).unwrap();
+    assert_eq!(object.state(), Ok(prm::virtq::State::ERR));
+    side.end();
+}
+
+#[test]
+fn a_device_that_is_gone_reads_as_ones_and_comes_back() {
+    let mut host = host();
+    let id = fault(&host, json!({"kind": "gone"}));
+    let mut bytes = [0; 4];
+    host.function.bar_read(0, &mut bytes);
+    assert_eq!(bytes, [0xff; 4]);
+    host.function.clear_fault(id).unwrap();
+    host.reset();
+    host.start().unwrap();
+    host.stop().unwrap();
+}
+
+#[test]
+fn a_reset_leaves_nothing() {
+    let board = Board::new(1).unwrap();
+    let mut side = Side::new(&board, "cx7", 0, Options::default());
+    drop(side.net);
+    side.host.reset();
+    for (name, count) in side.host.function.report().objects {
+        assert_eq!(count, 0, "{name} left after a reset");
+    }
+    side.host.start().unwrap();
+    side.host.stop().unwrap();
+}
