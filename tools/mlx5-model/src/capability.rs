@@ -125,3 +125,42 @@ impl Execute for SetHcaCap {
 
 /// The commands of this area.
 pub const COMMANDS: &[Handler] = &[handler::<QueryHcaCap>(), handler::<SetHcaCap>()];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_can_be_chosen_beyond_the_largest() {
+        let largest = Profile::load("cx7").unwrap().general;
+        let fits = |change: fn(&mut CmdHcaCap)| {
+            let mut wanted = largest.clone();
+            change(&mut wanted);
+            within(&CmdHcaCap::INFO, wanted.as_bytes(), largest.as_bytes())
+        };
+        assert!(fits(|_| {}));
+        assert!(fits(|wanted| {
+            wanted.set_log_max_qp(17).set_umem_uid_0(false);
+        }));
+        assert!(!fits(|wanted| {
+            wanted.set_log_max_qp(19);
+        }));
+        assert!(!fits(|wanted| {
+            wanted.set_roce(true);
+        }));
+        // Bit 0 is of no field.
+        assert!(!fits(|wanted| {
+            wanted.as_mut_bytes()[0] |= 0x80;
+        }));
+    }
+
+    #[test]
+    fn what_is_behind_the_group_must_be_0() {
+        let largest = Profile::load("cx7").unwrap().general;
+        let mut wanted = largest.as_bytes().to_vec();
+        wanted.resize(0x1000, 0);
+        assert!(within(&CmdHcaCap::INFO, &wanted, largest.as_bytes()));
+        wanted[0xfff] = 1;
+        assert!(!within(&CmdHcaCap::INFO, &wanted, largest.as_bytes()));
+    }
+}

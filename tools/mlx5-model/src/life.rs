@@ -325,3 +325,34 @@ pub const COMMANDS: &[Handler] = &[
     handler::<CreateUctx>(),
     handler::<DestroyUctx>(),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stage_permits_what_belongs_to_it() {
+        let at = |stage| Life {
+            stage,
+            ..Life::default()
+        };
+        for opcode in Opcode::ALL.iter().copied() {
+            let disabled = at(Stage::Disabled).permits(opcode);
+            assert_eq!(disabled.is_ok(), opcode == Opcode::ENABLE_HCA, "{opcode:?}");
+            let again = at(Stage::Enabled).permits(Opcode::ENABLE_HCA);
+            assert_eq!(again, Err(Refusal::AlreadyEnabled));
+        }
+        for (opcode, enabled, running) in [
+            (Opcode::INIT_HCA, Ok(()), Err(Refusal::AlreadyStarted)),
+            (Opcode::DISABLE_HCA, Ok(()), Err(Refusal::AlreadyStarted)),
+            (Opcode::SET_HCA_CAP, Ok(()), Err(Refusal::AlreadyStarted)),
+            (Opcode::TEARDOWN_HCA, Err(Refusal::NotStarted), Ok(())),
+            (Opcode::CREATE_EQ, Err(Refusal::NotStarted), Ok(())),
+            (Opcode::MANAGE_PAGES, Ok(()), Ok(())),
+            (Opcode::QUERY_HCA_CAP, Ok(()), Ok(())),
+        ] {
+            assert_eq!(at(Stage::Enabled).permits(opcode), enabled, "{opcode:?}");
+            assert_eq!(at(Stage::Running).permits(opcode), running, "{opcode:?}");
+        }
+    }
+}

@@ -222,3 +222,96 @@ impl Execute for ManagePages {
 
 /// The commands of this area.
 pub const COMMANDS: &[Handler] = &[handler::<QueryPages>(), handler::<ManagePages>()];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Give(Vec<u64>),
+        Take(u32, bool),
+        Want(i32),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        // Few addresses, so that some are given twice; some are no pages.
+        let addr = prop_oneof![9 => (0u64..40).prop_map(|page| page * PAGE_SIZE), 1 => Just(0x1008)];
+        prop_oneof![
+            proptest::collection::vec(addr, 0..6).prop_map(Step::Give),
+            (0u32..8, any::<bool>()).prop_map(|(count, running)| Step::Take(count, running)),
+            (-6i32..6).prop_map(Step::Want),
+        ]
+    }
+
+    fn pages(boot: u32, init: u32) -> Pages {
+        Pages {
+            boot,
+            init,
+            ..Pages::default()
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn books_are_kept(steps in proptest::collection::vec(step(), 0..60)) {
+            let mut pages = pages(4, 12);
+            let mut books = BTreeSet::new();
+            for step in steps {
+                let wanted = pages.wanted(PagesWanted::REGULAR_PAGES);
+                match step {
+                    Step::Give(addrs) => {
+                        let mut after = books.clone();
+                        let fresh = addrs.iter().all(|addr| after.insert(*addr));
+                        let whole = addrs.iter().all(|addr| *addr != 0 && addr % PAGE_SIZE == 0);
+                        let asked = addrs.len() as i64 <= wanted;
+                        let given = pages.give(&addrs);
+                        prop_assert_eq!(given.is_ok(), fresh && whole && asked, "{:?}", given);
+                        if given.is_ok() {
+                            books = after;
+                        }
+                    }
+                    Step::Take(count, running) => {
+                        let taken = pages.take(count, running);
+                        let most = if running { (-wanted).max(0) } else { i64::MAX };
+                        prop_assert!(taken.len() as i64 <= most.min(count.into()));
+                        for addr in taken {
+                            prop_assert!(books.remove(&addr), "{:#x} came back twice", addr);
+                        }
+                    }
+                    Step::Want(count) => pages.want(count),
+                }
+                prop_assert_eq!(&pages.held, &books);
+                prop_assert_eq!(pages.are_enough(), books.len() >= 16);
+            }
+            let back = pages.take(u32::MAX, false);
+            prop_assert_eq!(back.len(), books.len());
+        }
+    }
+
+    #[test]
+    fn each_refusal_has_its_reason() {
+        let mut pages = pages(1, 2);
+        assert_eq!(pages.give(&[0x1000, 0x1000]), Err(Refusal::PageGivenTwice));
+        assert_eq!(pages.give(&[0x1000]), Ok(()));
+        assert_eq!(pages.give(&[0x1000]), Err(Refusal::PageGivenTwice));
+        assert_eq!(pages.give(&[0]), Err(Refusal::PageNotAligned));
+        assert_eq!(pages.give(&[0x2800]), Err(Refusal::PageNotAligned));
+        let many = [0x2000, 0x3000, 0x4000];
+        assert_eq!(pages.give(&many), Err(Refusal::PageNotWanted));
+        assert!(!pages.are_enough());
+        assert_eq!(pages.give(&many[..2]), Ok(()));
+        assert!(pages.are_enough() && pages.holds(0x2fff) && !pages.holds(0x4000));
+    }
+
+    #[test]
+    fn a_driver_that_has_none_is_not_asked_again() {
+        let mut pages = pages(0, 0);
+        pages.want(5);
+        assert_eq!(pages.wanted(PagesWanted::REGULAR_PAGES), 5);
+        pages.deny();
+        assert_eq!(pages.wanted(PagesWanted::REGULAR_PAGES), 0);
+        assert_eq!(pages.denied(), 1);
+    }
+}

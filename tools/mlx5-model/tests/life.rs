@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The life of a function, and its port, as a driver sees them.
+
+use mlx5_host::{
+    Board,
+    Failure,
+    Host, //
+};
+use mlx5_model::{
+    profile::BUILT_IN,
+    refusal::Refusal, //
+};
+use prm::{
+    cap::{
+        CapType,
+        CmdHcaCap,
+        SetHcaCap, //
+    },
+    hca::{
+        CreateUctx,
+        DestroyUctx,
+        EnableHca,
+        InitHca,
+        QueryAdapter,
+        SetIssi, //
+    },
+    register::{
+        AccessRegister,
+        AccessRegisterIn,
+        PmtuReg,
+        RegisterAccess,
+        RegisterId, //
+    },
+    vport::{
+        AllocQCounter,
+        AllowedListType,
+        MacAddressLayout,
+        ModifyNicVportContext,
+        ModifyNicVportContextIn,
+        QueryNicVportContext,
+        QueryNicVportContextIn,
+        QueryVportState,
+        VportState, //
+    },
+    Layout, //
+};
+use zerocopy::IntoBytes;
+
+fn host(profile: &str) -> Host {
+    Board::new(1).unwrap().host(profile, 0).unwrap()
+}
+
+fn started(profile: &str) -> Host {
+    let mut host = host(profile);
+    host.initialize().unwrap();
+    host
+}
+
+/// Asserts that a command was refused for a reason.
+fn refused<T>(result: Result<T, Failure>, refusal: Refusal) {
+    match result {
+        Err(Failure::Refused { syndrome, .. }) => assert_eq!(syndrome, refusal.syndrome()),
+        Err(other) => panic!("{other}, not refused as {refusal:?}"),
+        Ok(_) => panic!("done, not refused as {refusal:?}"),
+    }
+}
+
+#[test]
+fn every_profile_starts_and_stops_again_and_again() {
+    for (profile, _) in BUILT_IN {
+        let mut host = host(profile);
+        for _ in 0..3 {
+            host.initialize().unwrap();
+            assert!(host.pages() > 0);
+            host.stop().unwrap();
+            assert_eq!(host.pages(), 0);
+        }
+    }
+}
+
+#[test]
+fn a_function_starts_with_all_its_pages_or_not() {
+    let mut host = host("cx7");
+    host.call::<EnableHca>(|_| {}).unwrap();
+    refused(host.call::<InitHca>(|_| {}), Refusal::PagesMissing);
+    let issi = host.call::<SetIssi>(|input| {
+        input.set_current_issi(2);
+    });
+    refused(issi, Refusal::UnknownIssi);
+    let other = host.call::<EnableHca>(|_| {});
+    refused(other, Refusal::AlreadyEnabled);
+}
+
+#[test]
+fn capabilities_are_chosen_below_the_largest() {
+    let mut host = host("cx7");
+    host.call::<EnableHca>(|_| {}).unwrap();
+    let mut set = |group: CapType, log_max_qp| {
+        let mut wanted = host.capability(CapType::GENERAL, false).unwrap();
+        let mut general = CmdHcaCap::split(&wanted).unwrap().0.clone();
+        general.set_log_max_qp(log_max_qp);
+        wanted[..general.as_bytes().len()].copy_from_slice(general.as_bytes());
+        host.call::<SetHcaCap>(|input| {
+            input.set_op_mod((group as u16) << 1);
+            input.capability_mut().copy_from_slice(&wanted);
+        })
+    };
+    refused(set(CapType::GENERAL, 19), Refusal::CapabilityTooLarge);
+    refused(set(CapType::VDPA_EMULATION, 18), Refusal::CapabilitiesFixed);
+    set(CapType::GENERAL, 12).unwrap();
+    for (current, log_max_qp) in [(true, 12), (false, 18)] {
+        let general = host.capability(CapType::GENERAL, current).unwrap();
+        let (general, _) = CmdHcaCap::split(&general).unwrap();
+        assert_eq!(general.log_max_qp(), log_max_qp);
+    }
+    refused(host.capability(CapType::ODP, true), Refusal::UnknownCapabilities);
+}
+
+#[test]
+fn user_contexts_are_for_firmware_that_has_them() {
+    let mut old = started("cx6dx-old");
+    let mut create = |cap| {
+        old.call::<CreateUctx>(|input| {
+            input.uctx_mut().set_cap(cap);
+        })
+    };
+    refused(create(2), Refusal::UctxNotAllowed);
+    let uid = create(1).unwrap().uid();
+    assert_ne!(uid, 0);
+    old.call::<DestroyUctx>(|input| {
+        input.set_uid(uid);
+    })
+    .unwrap();
+    refused(started("cx7").call::<CreateUctx>(|_| {}), Refusal::UctxNotAllowed);
+    refused(started("minimal").call::<AllocQCounter>(|_| {}), Refusal::NoResources);
+}
+
+#[test]
+fn the_board_has_a_name() {
+    let mut host = started("cx7");
+    let adapter = host.call::<QueryAdapter>(|_| {}).unwrap();
+    let psid = adapter.query_adapter_struct().vsd_contd_psid();
+    assert_eq!(psid, b"MT_0000000891\0\0\0");
+}
+
+#[test]
+fn the_port_remembers_what_it_is_told() {
+    let mut host = started("cx7");
+    let state = host.call::<QueryVportState>(|_| {}).unwrap();
+    assert_eq!(state.state(), Ok(VportState::UP));
+    let mut entry = MacAddressLayout::new();
+    entry.set_address([2, 0, 0, 0, 0, 9]);
+    let mut input = ModifyNicVportContextIn::new();
+    input
+        .field_select_mut()
+        .set_mtu(true)
+        .set_promisc(true)
+        .set_addresses_list(true);
+    input
+        .nic_vport_context_mut()
+        .set_mtu(9000)
+        .set_promisc_mc(true)
+        .set_allowed_list_size(1);
+    host.execute::<ModifyNicVportContext>(&input, entry.as_bytes(), 0).unwrap();
+    let query = QueryNicVportContextIn::new();
+    let (output, list) = host.execute::<QueryNicVportContext>(&query, &[], 8).unwrap();
+    let context = output.nic_vport_context();
+    assert_eq!(context.mtu(), 9000);
+    assert!(context.promisc_mc() && !context.promisc_uc());
+    assert_eq!(context.allowed_list_size(), 1);
+    assert_eq!(list, entry.as_bytes());
+
+    // A multicast address is none for this list, and nothing else changes with it.
+    entry.set_address([3, 0, 0, 0, 0, 9]);
+    input.nic_vport_context_mut().set_mtu(1500);
+    let wrong = host.execute::<ModifyNicVportContext>(&input, entry.as_bytes(), 0);
+    refused(wrong, Refusal::NotOfVport);
+    refused(
+        host.execute::<ModifyNicVportContext>(&input, &[], 0),
+        Refusal::ListTooShort,
+    );
+    input.nic_vport_context_mut().set_allowed_list_size(129);
+    refused(
+        host.execute::<ModifyNicVportContext>(&input, &[0; 8 * 129], 0),
+        Refusal::TooManyAddresses,
+    );
+    input.nic_vport_context_mut().set_mtu(20_000);
+    refused(
+        host.execute::<ModifyNicVportContext>(&input, &[], 0),
+        Refusal::MtuOutOfRange,
+    );
+    let multicast = host.call::<QueryNicVportContext>(|input| {
+        input.set_allowed_list_type(AllowedListType::MC);
+    });
+    let multicast = multicast.unwrap();
+    assert_eq!(multicast.nic_vport_context().mtu(), 9000);
+    assert_eq!(multicast.nic_vport_context().allowed_list_size(), 0);
+
+    let other = host.call::<QueryVportState>(|input| {
+        input.set_other_vport(true);
+    });
+    refused(other, Refusal::OtherVport);
+}
+
+#[test]
+fn registers_are_read() {
+    let mut host = started("cx7");
+    let mut read = |register: u16, access| {
+        let mut input = AccessRegisterIn::new();
+        input.set_op_mod(access).set_register_id(register);
+        let room = PmtuReg::INFO.bytes;
+        host.execute::<AccessRegister>(&input, &[], room).map(|(_, register)| register)
+    };
+    let pmtu = read(RegisterId::PMTU as u16, RegisterAccess::READ).unwrap();
+    let (pmtu, _) = PmtuReg::split(&pmtu).unwrap();
+    assert_eq!(pmtu.oper_mtu(), pmtu.max_mtu());
+    refused(read(0x1234, RegisterAccess::READ), Refusal::UnknownRegister);
+    let write = read(RegisterId::PMTU as u16, RegisterAccess::WRITE);
+    refused(write, Refusal::RegisterReadOnly);
+}
