@@ -237,7 +237,8 @@ mod tests {
 
     fn step() -> impl Strategy<Value = Step> {
         // Few addresses, so that some are given twice; some are no pages.
-        let addr = prop_oneof![9 => (0u64..40).prop_map(|page| page * PAGE_SIZE), 1 => Just(0x1008)];
+        let addr =
+            prop_oneof![9 => (0u64..40).prop_map(|page| page * PAGE_SIZE), 1 => Just(0x1008)];
         prop_oneof![
             proptest::collection::vec(addr, 0..6).prop_map(Step::Give),
             (0u32..8, any::<bool>()).prop_map(|(count, running)| Step::Take(count, running)),

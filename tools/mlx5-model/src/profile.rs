@@ -72,7 +72,7 @@ pub enum ProfileError {
         /// The profile.
         name: String,
         /// What and where.
-        error: toml::de::Error,
+        error: Box<toml::de::Error>,
     },
     /// A value is no good.
     #[error("profile '{name}': {field}: {reason}")]
@@ -174,7 +174,7 @@ impl Profile {
     pub fn parse(name: &str, text: &str) -> Result<Self, ProfileError> {
         let syntax = |error| ProfileError::Syntax {
             name: name.into(),
-            error,
+            error: Box::new(error),
         };
         let value = |(field, reason)| ProfileError::Value {
             name: name.into(),

@@ -114,7 +114,10 @@ fn capabilities_are_chosen_below_the_largest() {
         let (general, _) = CmdHcaCap::split(&general).unwrap();
         assert_eq!(general.log_max_qp(), log_max_qp);
     }
-    refused(host.capability(CapType::ODP, true), Refusal::UnknownCapabilities);
+    refused(
+        host.capability(CapType::ODP, true),
+        Refusal::UnknownCapabilities,
+    );
 }
 
 #[test]
@@ -132,8 +135,14 @@ fn user_contexts_are_for_firmware_that_has_them() {
         input.set_uid(uid);
     })
     .unwrap();
-    refused(started("cx7").call::<CreateUctx>(|_| {}), Refusal::UctxNotAllowed);
-    refused(started("minimal").call::<AllocQCounter>(|_| {}), Refusal::NoResources);
+    refused(
+        started("cx7").call::<CreateUctx>(|_| {}),
+        Refusal::UctxNotAllowed,
+    );
+    refused(
+        started("minimal").call::<AllocQCounter>(|_| {}),
+        Refusal::NoResources,
+    );
 }
 
 #[test]
@@ -162,9 +171,12 @@ fn the_port_remembers_what_it_is_told() {
         .set_mtu(9000)
         .set_promisc_mc(true)
         .set_allowed_list_size(1);
-    host.execute::<ModifyNicVportContext>(&input, entry.as_bytes(), 0).unwrap();
+    host.execute::<ModifyNicVportContext>(&input, entry.as_bytes(), 0)
+        .unwrap();
     let query = QueryNicVportContextIn::new();
-    let (output, list) = host.execute::<QueryNicVportContext>(&query, &[], 8).unwrap();
+    let (output, list) = host
+        .execute::<QueryNicVportContext>(&query, &[], 8)
+        .unwrap();
     let context = output.nic_vport_context();
     assert_eq!(context.mtu(), 9000);
     assert!(context.promisc_mc() && !context.promisc_uc());
@@ -210,7 +222,8 @@ fn registers_are_read() {
         let mut input = AccessRegisterIn::new();
         input.set_op_mod(access).set_register_id(register);
         let room = PmtuReg::INFO.bytes;
-        host.execute::<AccessRegister>(&input, &[], room).map(|(_, register)| register)
+        host.execute::<AccessRegister>(&input, &[], room)
+            .map(|(_, register)| register)
     };
     let pmtu = read(RegisterId::PMTU as u16, RegisterAccess::READ).unwrap();
     let (pmtu, _) = PmtuReg::split(&pmtu).unwrap();

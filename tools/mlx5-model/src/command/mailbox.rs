@@ -96,8 +96,7 @@ fn read(memory: &Dma, address: u64, entry: &Entry) -> Result<Request, Delivery> 
     let outlen = length(entry.outlen()).ok_or(Delivery::OUT_LENGTH_ERR)?;
 
     let mut input = entry.input().to_vec();
-    let mut chain = Chain::of(memory, entry.in_ptr(), entry.token(), inlen);
-    while let Some(mailbox) = chain.next() {
+    for mailbox in Chain::of(memory, entry.in_ptr(), entry.token(), inlen) {
         let (_, mailbox) = mailbox.map_err(|broken| match broken {
             Broken::Address => Delivery::IN_PTR_ALIGN_ERR,
             Broken::End => Delivery::IN_LENGTH_ERR,
@@ -110,8 +109,7 @@ fn read(memory: &Dma, address: u64, entry: &Entry) -> Result<Request, Delivery> 
     // The output's chain is walked before anything is executed: what could not be delivered must
     // not be done either.
     let mut blocks = Vec::new();
-    let mut chain = Chain::of(memory, entry.out_ptr(), entry.token(), outlen);
-    while let Some(mailbox) = chain.next() {
+    for mailbox in Chain::of(memory, entry.out_ptr(), entry.token(), outlen) {
         let (at, _) = mailbox.map_err(|broken| match broken {
             Broken::Address => Delivery::OUT_PTR_ALIGN_ERR,
             Broken::End => Delivery::OUT_LENGTH_ERR,

@@ -206,7 +206,7 @@ impl Eswitch {
         slot.counters.from_port.count(&frames);
 
         let new = |frame: &&Frame| !state.fdb.knows(Address::of_source(frame), from, now);
-        if frames.iter().any(|frame| new(frame)) {
+        if frames.iter().any(new) {
             drop(state);
             let mut change = self.change();
             for frame in &frames {

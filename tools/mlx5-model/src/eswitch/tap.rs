@@ -205,7 +205,11 @@ mod tests {
         let (tap, far) = plug(&eswitch);
         let sink = Arc::<Sink>::default();
         let port = eswitch.attach(sink.clone(), 9000);
-        port.send(&[frame(1, 2, None, 50), frame(1, 2, None, 1501), frame(1, 2, None, 1500)]);
+        port.send(&[
+            frame(1, 2, None, 50),
+            frame(1, 2, None, 1501),
+            frame(1, 2, None, 1500),
+        ]);
         let mut buffer = vec![0; 1 << 16];
         for len in [50, 1500] {
             let got = far.recv(&mut buffer).unwrap();
@@ -249,8 +253,12 @@ mod tests {
         for text in ["", "tap", "tap:", "pcap:", "wire:x"] {
             assert!(matches!(open(text), Err(UplinkError::Kind(_))), "{text}");
         }
-        assert!(error("tap:a name that is too long").unwrap().contains("a name that"));
-        assert!(error("pcap:/nonexistent/file").unwrap().contains("/nonexistent/file"));
+        assert!(error("tap:a name that is too long")
+            .unwrap()
+            .contains("a name that"));
+        assert!(error("pcap:/nonexistent/file")
+            .unwrap()
+            .contains("/nonexistent/file"));
 
         // Only who may make interfaces gets further.
         let name = "tap:mlx5-model-test";

@@ -107,10 +107,12 @@ impl Naive {
             return Vec::new();
         }
         if from < 0xfe {
-            self.heard.retain(|heard| (heard.0, heard.1) != (from, vlan));
+            self.heard
+                .retain(|heard| (heard.0, heard.1) != (from, vlan));
             self.heard.push((from, vlan, port, now));
         }
-        let fresh = |heard: &&(u8, u16, u8, u64)| (heard.0, heard.1) == (to, vlan) && now - heard.3 <= AGE;
+        let fresh =
+            |heard: &&(u8, u16, u8, u64)| (heard.0, heard.1) == (to, vlan) && now - heard.3 <= AGE;
         let heard = self.heard.iter().find(fresh);
         let configured = (0..4).filter(|port| self.configured[usize::from(*port)].contains(&to));
         let mut ports: Vec<u8> = match heard {
@@ -224,7 +226,11 @@ fn what_does_not_fit_is_dropped_and_counted() {
     assert_eq!(sender.counters().from_port.unicast.frames, 2);
 
     receiver.set_mtu(100);
-    sender.send(&[frame(1, 2, None, 100), frame(1, 2, None, 101), frame(1, 2, None, 99)]);
+    sender.send(&[
+        frame(1, 2, None, 100),
+        frame(1, 2, None, 101),
+        frame(1, 2, None, 99),
+    ]);
     assert_eq!(sink.take(), [frame(1, 2, None, 100), frame(1, 2, None, 99)]);
     assert_eq!(receiver.counters().dropped, 1);
     receiver.set_link(false);
