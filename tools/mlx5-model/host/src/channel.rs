@@ -86,7 +86,7 @@ impl Channel {
         loop {
             let place = u64::from(self.consumed & ((1 << LOG_SIZE) - 1));
             let op_own = self.completions.get(place * CQE + OP_OWN, 1)[0];
-            let owner = (self.consumed >> LOG_SIZE & 1) as u8;
+            let owner = ((self.consumed >> LOG_SIZE) & 1) as u8;
             if op_own >> 4 == CqeOpcode::INVALID as u8 || op_own & 1 != owner {
                 return count;
             }
@@ -109,7 +109,7 @@ impl Host {
         let eq = self.create_eq(LOG_SIZE, vector, 0, uar)?;
         let completions = self.memory.alloc(CQE << LOG_SIZE);
         for at in 0..1 << LOG_SIZE {
-            let invalid = (CqeOpcode::INVALID as u8) << 4 | 1;
+            let invalid = ((CqeOpcode::INVALID as u8) << 4) | 1;
             completions.set(at * CQE + OP_OWN, &[invalid]);
         }
         let records = self.memory.alloc(1);
@@ -205,7 +205,7 @@ impl Host {
     /// Takes the events and completions of a channel, posts receive entries for those to come and
     /// asks to be interrupted for the next.
     pub fn acknowledge(&mut self, channel: &mut Channel) {
-        while channel.eq.next().is_some() {
+        while channel.eq.take().is_some() {
             channel.arms = channel.arms.wrapping_add(1);
         }
         let count = channel.take();

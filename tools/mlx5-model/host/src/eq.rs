@@ -58,9 +58,9 @@ impl EventQueue {
     }
 
     /// Takes the next event, if there is one.
-    pub fn next(&mut self) -> Option<Eqe> {
+    pub fn take(&mut self) -> Option<Eqe> {
         let place = u64::from(self.consumed & ((1 << self.log_size) - 1));
-        let expected = (self.consumed >> self.log_size & 1) as u8;
+        let expected = ((self.consumed >> self.log_size) & 1) as u8;
         if self.buffer.get(place * ENTRY + OWNER, 1)[0] & 1 != expected {
             return None;
         }

@@ -294,7 +294,7 @@ impl Host {
         let output = self.queue.finish(slot)?;
         // Their events are not waited for, but must not fill the queue.
         if let Some(running) = self.running.as_mut().filter(|running| !running.by_event) {
-            while running.commands.next().is_some() {}
+            while running.commands.take().is_some() {}
             let doorbell = running.commands.doorbell(false);
             self.ring_uar(doorbell);
         }
@@ -307,12 +307,12 @@ impl Host {
             seen = self.vectors.wait(ASYNC_VECTOR, seen).ok_or(Failure::Lost)?;
             let running = self.running.as_mut().expect("events come while it runs");
             let mut complete = 0;
-            while let Some(entry) = running.commands.next() {
+            while let Some(entry) = running.commands.take() {
                 complete |= EqeCmd::split(entry.data()).map_or(0, |(event, _)| event.vector());
             }
             let doorbell = running.commands.doorbell(true);
             self.ring_uar(doorbell);
-            if complete & 1 << slot != 0 {
+            if complete & (1 << slot) != 0 {
                 return Ok(());
             }
         }
@@ -411,7 +411,7 @@ impl Host {
     /// As [`Host::execute`].
     pub fn capability(&mut self, kind: CapType, current: bool) -> Result<Vec<u8>, Failure> {
         let answer = self.call::<QueryHcaCap>(|input| {
-            input.set_op_mod((kind as u16) << 1 | u16::from(current));
+            input.set_op_mod(((kind as u16) << 1) | u16::from(current));
         })?;
         Ok(answer.capability().to_vec())
     }
@@ -463,7 +463,7 @@ impl Host {
     /// The next event of the queue for all kinds but commands, pages and completions.
     pub fn next_event(&mut self) -> Option<Eqe> {
         let running = self.running.as_mut()?;
-        let entry = running.asynchronous.next();
+        let entry = running.asynchronous.take();
         let doorbell = running.asynchronous.doorbell(true);
         self.ring_uar(doorbell);
         entry
@@ -472,7 +472,7 @@ impl Host {
     /// The next request of the firmware for pages: how many, negative if it gives them back.
     pub fn next_page_request(&mut self) -> Option<i32> {
         let running = self.running.as_mut()?;
-        let entry = running.pages.next();
+        let entry = running.pages.take();
         let doorbell = running.pages.doorbell(true);
         self.ring_uar(doorbell);
         let entry = entry?;
@@ -503,7 +503,7 @@ impl Host {
     pub fn initialize(&mut self) -> Result<(), Failure> {
         self.call::<EnableHca>(|_| {})?;
         let issi = self.call::<QueryIssi>(|_| {})?;
-        if issi.supported_issi_dw0() & 1 << 1 != 0 {
+        if issi.supported_issi_dw0() & (1 << 1) != 0 {
             self.call::<SetIssi>(|input| {
                 input.set_current_issi(1);
             })?;
@@ -534,7 +534,7 @@ impl Host {
         let asynchronous = self.create_eq(
             7,
             ASYNC_VECTOR,
-            1 << EventType::PORT_CHANGE as u64 | 1 << EventType::OBJECT_CHANGE as u64,
+            (1 << EventType::PORT_CHANGE as u64) | (1 << EventType::OBJECT_CHANGE as u64),
             uar,
         )?;
         let pages = self.create_eq(5, ASYNC_VECTOR, 1 << EventType::PAGE_REQUEST as u64, uar)?;
@@ -570,7 +570,7 @@ impl Host {
     pub fn wait_by_event(&mut self, by_event: bool) {
         let running = self.running.as_mut().expect("the function runs");
         running.by_event = by_event;
-        while running.commands.next().is_some() {}
+        while running.commands.take().is_some() {}
         let doorbell = running.commands.doorbell(true);
         self.ring_uar(doorbell);
     }

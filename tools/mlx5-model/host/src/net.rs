@@ -87,7 +87,7 @@ impl Default for Options {
             pairs: 1,
             size: 256,
             version_1: true,
-            features: 1 << virtio_feature::CSUM | 1 << virtio_feature::GUEST_CSUM,
+            features: (1 << virtio_feature::CSUM) | (1 << virtio_feature::GUEST_CSUM),
             buffer: 2048,
             table: 0,
             channels: false,
@@ -98,7 +98,7 @@ impl Default for Options {
 impl Options {
     /// The bytes of a header (virtio 1.3, 5.1.6.1).
     pub fn header(&self) -> usize {
-        if self.version_1 || self.features >> virtio_feature::MRG_RXBUF & 1 != 0 {
+        if self.version_1 || (self.features >> virtio_feature::MRG_RXBUF) & 1 != 0 {
             12
         } else {
             10

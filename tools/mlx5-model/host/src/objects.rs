@@ -157,12 +157,12 @@ impl Host {
     pub fn has_object(&mut self, object: ObjectType) -> Result<bool, Failure> {
         let bytes = self.capability(CapType::GENERAL, true)?;
         let (cap, _) = CmdHcaCap::split(&bytes).ok_or(Failure::Garbage)?;
-        Ok(cap.general_obj_types() >> object as u64 & 1 != 0)
+        Ok((cap.general_obj_types() >> object as u64) & 1 != 0)
     }
 
     fn create_mkey(&mut self, input: &CreateMkeyIn, tail: &[u8]) -> Result<u32, Failure> {
         let (output, _) = self.execute::<CreateMkey>(input, tail, 0)?;
-        Ok(output.mkey_index() << 8 | u32::from(input.memory_key_mkey_entry().mkey_7_0()))
+        Ok((output.mkey_index() << 8) | u32::from(input.memory_key_mkey_entry().mkey_7_0()))
     }
 
     fn mkey(pd: u32, mode: AccessMode, access: Access, start: u64, len: u64) -> CreateMkeyIn {

@@ -196,7 +196,7 @@ impl Path {
     /// How many completion events there are.
     fn events(&mut self, host: &Host) -> usize {
         let mut count = 0;
-        while let Some(entry) = self.eq.next() {
+        while let Some(entry) = self.eq.take() {
             assert_eq!(entry.event_type(), Ok(EventType::COMP));
             assert_eq!(EqeComp::split(entry.data()).unwrap().0.cqn(), self.cqn);
             self.arms = self.arms.wrapping_add(1);
