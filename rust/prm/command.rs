@@ -94,7 +94,7 @@ crate::layout! {
     }
 
     /// What every output begins with; also the whole output of commands that answer nothing.
-    pub struct OutputHeader = "", 0x10 {
+    pub struct OutputHeader = "", 0x08 {
         /// How the command ended.
         status: Status @ 0x00, 8;
         /// Why it ended so, in the firmware's own numbers.
