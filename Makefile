@@ -76,7 +76,7 @@ help:
 	@echo '  make            build the modules (build/modules/*.ko)'
 	@echo '  make run        a legacy and a modern guest on a Rust vDPA device'
 	@echo '  make test       all tests, on the host and in virtual machines'
-	@echo '  make bench      benchmarks against the C simulator (build/bench/*.jsonl)'
+	@echo '  make bench      benchmarks (build/bench/*.jsonl)'
 	@echo '  make fuzz       libFuzzer on the model of the NIC, FUZZ_TIME=600 seconds each'
 	@echo '  make shell      a shell in the host virtual machine, modules loaded'
 	@echo '  make install    into /lib/modules/$$(uname -r)/updates; uninstall removes'

@@ -1,11 +1,15 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# Benchmarks against the C simulator, in the host virtual machine.
+# Benchmarks: of the model of the NIC on this machine, and against the C
+# simulator in the host virtual machine.
 
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
 need_root bench
+root=$("$testbed/root.sh")
+tree=$("$testbed/kernel.sh")
+in_tree "$root" "$tree" cargo bench --locked --quiet -p mlx5-model --bench model
 "$testbed/build.sh" selftests
 "$testbed/vm.sh" selftests/bench/bench.py ${BENCH:-}
 say "JSON lines are in $build/bench"

@@ -517,6 +517,17 @@ impl Net {
         true
     }
 
+    /// Writes a frame and its header into every buffer of a queue, and returns the bytes of both.
+    pub fn write_all(&self, index: usize, header: &Header, frame: &[u8]) -> u32 {
+        let mut bytes = header.bytes(self.options.header());
+        bytes.extend_from_slice(frame);
+        for n in 0..u64::from(self.options.size) {
+            let data = &self.queues[index].data;
+            data.set(n * self.options.buffer, &bytes);
+        }
+        bytes.len() as u32
+    }
+
     /// Shows the device what was put into a queue.
     pub fn publish(&mut self, host: &Host, index: usize) {
         let queue = &mut self.queues[index];
