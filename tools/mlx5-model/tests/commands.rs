@@ -317,7 +317,7 @@ fn events_for_the_asking() {
     let uar = host.call::<AllocUar>(|_| {}).unwrap().uar();
     let bits = (1 << EventType::PORT_CHANGE as u64) | (1 << EventType::PAGE_REQUEST as u64);
     let mut queue = host.create_eq(5, 1, bits, uar).unwrap();
-    let mut next = || queue.next().map(|entry| entry.event_type().unwrap());
+    let mut next = || queue.take().map(|entry| entry.event_type().unwrap());
 
     let flap = Fault::Link { state: Link::Flap };
     host.function.inject(flap).unwrap();

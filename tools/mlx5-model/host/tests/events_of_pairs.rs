@@ -332,7 +332,7 @@ fn an_overrun_is_an_error() {
     assert_eq!(path.status(&mut host), CqStatus::OK);
     send(&host, &path);
     assert_eq!(path.status(&mut host), CqStatus::CQ_OVERFLOW);
-    let entry = path.eq.next().unwrap();
+    let entry = path.eq.take().unwrap();
     assert_eq!(entry.event_type(), Ok(EventType::CQ_ERROR));
     let (error, _) = EqeCqErr::split(entry.data()).unwrap();
     assert_eq!((error.cqn(), error.syndrome()), (path.cqn, 1));
@@ -349,7 +349,7 @@ fn a_counter_that_cannot_be_is_an_error() {
     path.post(5);
     send(&host, &path);
     assert_eq!(path.state(&mut host), QpState::ERR);
-    let entry = path.eq.next().unwrap();
+    let entry = path.eq.take().unwrap();
     assert_eq!(entry.event_type(), Ok(EventType::WQ_ACCESS_ERROR));
     let (error, _) = EqeQpSrq::split(entry.data()).unwrap();
     assert_eq!(error.qp_srq_n(), path.driver);
