@@ -182,7 +182,15 @@ impl Region {
 
     /// Fills `len` bytes at `addr` with zeroes.
     pub fn fill(&self, addr: u64, len: u64) {
-        self.write(addr, &vec![0; len as usize]);
+        let zeroes = vec![0; len as usize];
+        match &self.pages {
+            Pages::Own(_) => self.write(addr, &zeroes),
+            // What is cleared is nobody's, so that it need not be done in certain units.
+            Pages::Mapped(mapped) => mapped
+                .get_slice(self.offset(addr, zeroes.len()), zeroes.len())
+                .expect("the offset is inside the region")
+                .copy_from(&zeroes),
+        }
     }
 
     /// Reads 16 bits at an even address, before everything that follows.

@@ -7,6 +7,8 @@
 //! half is whatever the bytes say. Whatever comes, a command that the firmware was given comes
 //! back, with a status that is one, and a reason if it was refused.
 
+use std::cell::RefCell;
+
 use mlx5_host::{
     Board,
     Buffer,
@@ -46,6 +48,12 @@ const PROFILES: [&str; 2] = ["cx7", "minimal"];
 
 /// How many numbers of objects are remembered.
 const REMEMBERED: usize = 16;
+
+thread_local! {
+    /// A function of each profile: making one takes longer than what is done to it. It is reset
+    /// after each input, and nothing is left then.
+    static DRIVERS: RefCell<Vec<Option<Driver>>> = const { RefCell::new(Vec::new()) };
+}
 
 struct Driver {
     host: Host,
@@ -192,6 +200,13 @@ impl Driver {
         }
     }
 
+    /// Has a shaped command executed, past the queue.
+    fn command(&mut self, input: &mut Input<'_>) {
+        let (command, room) = self.shaped(input);
+        let output = self.host.perform(&command, room);
+        self.check(Ok(output));
+    }
+
     /// Puts anything into a slot and rings for it.
     fn entry(&mut self, input: &mut Input<'_>) {
         let slot = input.below(32);
@@ -246,6 +261,7 @@ impl Driver {
     /// The function is reset: nothing is left.
     fn reset(&mut self) {
         self.host.reset();
+        self.host.set_direct(false);
         for (name, count) in self.host.function.report().objects {
             assert_eq!(count, 0, "{name} left after a reset");
         }
@@ -256,8 +272,20 @@ impl Driver {
 pub fn run(data: &[u8]) {
     let mut input = Input::new(data);
     let how = input.u8();
-    let mut driver = Driver::new(PROFILES[usize::from(how & 1)]);
+    DRIVERS.with_borrow_mut(|drivers| {
+        drivers.resize_with(PROFILES.len(), || None);
+        let which = usize::from(how & 1);
+        let driver = drivers[which].get_or_insert_with(|| Driver::new(PROFILES[which]));
+        drive(driver, how, &mut input);
+    });
+}
+
+fn drive(driver: &mut Driver, how: u8, input: &mut Input<'_>) {
+    let region = driver.host.memory.region();
+    region.fill(driver.arena.addr(), ARENA);
+    driver.numbers.clear();
     if how & 2 != 0 {
+        driver.host.set_direct(true);
         driver.host.start().expect("a function comes up");
     }
     for _ in 0..STEPS {
@@ -265,8 +293,8 @@ pub fn run(data: &[u8]) {
             break;
         }
         match input.below(16) {
-            0 => driver.entry(&mut input),
-            1 => driver.registers(&mut input),
+            0 => driver.entry(input),
+            1 => driver.registers(input),
             2 => {
                 let (at, bytes) = (input.u16(), input.block(256));
                 let at = u64::from(at).min(ARENA - bytes.len() as u64);
@@ -275,9 +303,9 @@ pub fn run(data: &[u8]) {
             3 if input.u8() == 0 => driver.reset(),
             4 => {
                 let count = 1 + input.below(8);
-                driver.commands(&mut input, count);
+                driver.commands(input, count);
             }
-            _ => driver.commands(&mut input, 1),
+            _ => driver.command(input),
         }
     }
     driver.reset();

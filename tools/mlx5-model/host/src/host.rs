@@ -5,10 +5,14 @@
 use std::{
     collections::HashMap,
     io,
-    sync::Arc, //
+    sync::{
+        Arc,
+        PoisonError, //
+    },
 };
 
 use mlx5_model::{
+    command::perform,
     eswitch::Eswitch,
     function::{
         Function,
@@ -177,6 +181,8 @@ pub struct Host {
     /// The pages the firmware has, by their addresses.
     given: HashMap<u64, Buffer>,
     running: Option<Running>,
+    /// Whether commands go past the command queue.
+    direct: bool,
 }
 
 impl Host {
@@ -209,7 +215,31 @@ impl Host {
             queue,
             given: HashMap::new(),
             running: None,
+            direct: false,
         })
+    }
+
+    /// Has commands executed at once by this thread, past the command queue, or through it again:
+    /// for who has so many that two threads would wait for each other most of the time.
+    pub fn set_direct(&mut self, direct: bool) {
+        self.direct = direct;
+    }
+
+    /// Has a command executed at once by this thread. The input has at least 16 bytes.
+    ///
+    /// # Panics
+    ///
+    /// If the function is between two lives.
+    pub fn perform(&self, input: &[u8], room: usize) -> Vec<u8> {
+        let mut hca = self
+            .function
+            .hca
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let hca = hca.as_mut().expect("the function has a state");
+        let mut output = perform(hca, input, room).output;
+        output.resize(room, 0);
+        output
     }
 
     /// The command queue, for what no driver does.
@@ -281,6 +311,9 @@ impl Host {
             _ => 0,
         };
         let room = C::Output::INFO.bytes + room;
+        if self.direct {
+            return decode(&self.perform(&encode::<C>(input, tail), room));
+        }
         self.queue.prepare(slot, &encode::<C>(input, tail), room);
         let seen = self.vectors.count(ASYNC_VECTOR);
         self.queue.ring(1 << slot);

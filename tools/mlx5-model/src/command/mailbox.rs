@@ -265,7 +265,10 @@ mod tests {
             .set_token(TOKEN)
             .set_status_own(OWNED_BY_FIRMWARE);
         memory.write(ENTRY, entry.as_bytes()).unwrap();
-        let rest = [input[inline..].to_vec(), vec![0; outlen.saturating_sub(INLINE)]];
+        let rest = [
+            input[inline..].to_vec(),
+            vec![0; outlen.saturating_sub(INLINE)],
+        ];
         for (first, rest) in CHAINS.into_iter().zip(rest) {
             for (number, data) in rest.chunks(BLOCK).enumerate() {
                 let mut mailbox = Mailbox::new();
