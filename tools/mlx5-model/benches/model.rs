@@ -238,9 +238,9 @@ fn send(a: &mut Side, b: &mut Side, length: u32, parts: usize) -> Outcome<Rate> 
 fn frames(report: &mut Report) -> Outcome<()> {
     let options = Options {
         size: RING,
-        features: 1 << virtio_feature::CSUM
-            | 1 << virtio_feature::GUEST_CSUM
-            | 1 << virtio_feature::HOST_TSO4,
+        features: (1 << virtio_feature::CSUM)
+            | (1 << virtio_feature::GUEST_CSUM)
+            | (1 << virtio_feature::HOST_TSO4),
         buffer: 1 << 16,
         ..Options::default()
     };

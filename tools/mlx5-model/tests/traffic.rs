@@ -150,10 +150,10 @@ fn checksums_are_completed() {
 #[test]
 fn large_frames_are_cut() {
     let options = Options {
-        features: 1 << virtio_feature::CSUM
-            | 1 << virtio_feature::GUEST_CSUM
-            | 1 << virtio_feature::HOST_TSO4
-            | 1 << virtio_feature::HOST_TSO6,
+        features: (1 << virtio_feature::CSUM)
+            | (1 << virtio_feature::GUEST_CSUM)
+            | (1 << virtio_feature::HOST_TSO4)
+            | (1 << virtio_feature::HOST_TSO6),
         buffer: 1 << 16,
         ..Options::default()
     };

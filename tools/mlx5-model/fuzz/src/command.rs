@@ -186,7 +186,7 @@ impl Driver {
         let mut slots = 0u32;
         for _ in 0..count {
             let slot = input.below(32);
-            if slots & 1 << slot != 0 {
+            if slots & (1 << slot) != 0 {
                 continue;
             }
             let (command, room) = self.shaped(input);
@@ -194,7 +194,7 @@ impl Driver {
             slots |= 1 << slot;
         }
         self.host.queue().ring(slots);
-        for slot in (0..32).filter(|slot| slots & 1 << slot != 0) {
+        for slot in (0..32).filter(|slot| slots & (1 << slot) != 0) {
             let result = self.host.queue().finish(slot);
             self.check(result);
         }

@@ -102,7 +102,7 @@ impl Keys {
             return None;
         }
         let size = 1u64 << context.log_page_size();
-        let mode = context.access_mode_4_2() << 2 | context.access_mode_1_0();
+        let mode = (context.access_mode_4_2() << 2) | context.access_mode_1_0();
         let octwords = key.input.translations_octword_actual_size() as usize;
         let list = &key.list[..16 * octwords];
         let mut byte = match AccessMode::try_from(mode).ok()? {
@@ -217,7 +217,7 @@ fn create(input: &mut Input<'_>) -> (CreateMkeyIn, Vec<u8>) {
         .set_length64(flags & 0xc0 == 0xc0)
         .set_free(flags & 0x38 == 0x38)
         .set_qpn(if flags & 0x30 == 0x30 { 5 } else { 0xff_ffff })
-        .set_pd(u32::from(1 + (flags >> 3 & 7) / 7))
+        .set_pd(u32::from(1 + ((flags >> 3) & 7) / 7))
         .set_start_addr(address(input))
         .set_len(u64::from(input.u16()))
         .set_translations_octword_size(octwords)

@@ -197,14 +197,7 @@ fn drive(arena: &Arena, input: &mut Input<'_>, at: usize, size: u16) {
     }
 }
 
-fn ring<'a>(
-    arena: &'a Arena,
-    at: usize,
-    size: u16,
-    start: u16,
-    how: u8,
-    mask: u16,
-) -> Ring<Reach<'a>> {
+fn ring(arena: &Arena, at: usize, size: u16, start: u16, how: u8, mask: u16) -> Ring<Reach<'_>> {
     let features = ring::features(mask, how & 1 != 0);
     let config = Config {
         size,
