@@ -365,7 +365,8 @@ mod tests {
                 other => panic!("{other:?}"),
             }
         };
-        let cases: [(&dyn Fn(&mut Entry, &mut Mailbox), Delivery); 11] = [
+        type Change<'a> = &'a dyn Fn(&mut Entry, &mut Mailbox);
+        let cases: [(Change<'_>, Delivery); 11] = [
             (
                 &|_, mailbox| {
                     mailbox.set_token(1);
