@@ -50,7 +50,7 @@ impl FlowCounter {
     }
 
     /// What was counted; from then on it begins again from 0 if `clear`.
-    fn value(&self, clear: bool) -> TrafficCounter {
+    pub(super) fn value(&self, clear: bool) -> TrafficCounter {
         let read = |counter: &AtomicU64| {
             if clear {
                 counter.swap(0, Ordering::Relaxed)
