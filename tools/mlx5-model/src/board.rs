@@ -155,7 +155,6 @@ impl Board {
                 profile,
                 mac: config.address(number).0,
                 mtu: config.mtu,
-                number,
             };
             let memory = Arc::<DmaSpace>::default();
             let msix = Arc::new(Msix::new(config.vectors));

@@ -179,6 +179,7 @@ pub fn renew(hca: &mut Option<Hca>, why: &'static str) {
         let (platform, vport) = (old.platform.clone(), old.vport.clone());
         drop(old);
         platform.clear();
+        vport.restore();
         *hca = Some(Hca::new(platform, vport));
     }
 }

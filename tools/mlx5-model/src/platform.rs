@@ -57,7 +57,7 @@ pub struct Platform {
     /// The threads that move traffic, of all functions together.
     pub workers: Arc<Workers>,
     /// Where the function hangs on the switch.
-    pub port: Connection,
+    pub port: Arc<Connection>,
     /// What the switch sends to the function comes in here.
     pub receiver: Arc<Receiver>,
 }

@@ -6,6 +6,7 @@ mod context;
 mod counters;
 
 use std::sync::{
+    Arc,
     Mutex,
     MutexGuard,
     PoisonError, //
@@ -16,17 +17,21 @@ use prm::vport::{
     VportAdminState, //
 };
 
-pub use self::counters::{
-    Discard,
-    QCounter,
-    Way, //
-};
+pub use self::counters::QCounter;
 pub(crate) use self::{
     context::COMMANDS as CONTEXT_COMMANDS,
     counters::{
         q_counters,
         COMMANDS as COUNTER_COMMANDS, //
     },
+};
+use crate::{
+    eswitch::{
+        ByKind,
+        Connection,
+        Counters, //
+    },
+    refusal::Refusal, //
 };
 
 /// The bytes of a frame that the MTU of a port counts besides those of its payload: Ethernet
@@ -66,24 +71,24 @@ struct State {
     admin: VportAdminState,
     /// Whether what the port is connected to is up.
     uplink: bool,
+    /// What the port had counted when its counters were cleared.
+    cleared: Counters,
 }
 
-/// A port on the switch, as its function sees it. Shared with traffic.
+/// A port on the switch, as its function sees it. What a driver changes here, the switch does.
 pub struct Vport {
-    number: u16,
     permanent_mac: [u8; 6],
     permanent_mtu: u16,
     state: Mutex<State>,
-    counters: counters::Counters,
+    port: Arc<Connection>,
 }
 
 impl Vport {
-    /// The port of function `number`, with its permanent address and the MTU it has at first, in
-    /// bytes of payload. Its link is up.
-    pub fn new(number: u16, mac: [u8; 6], mtu: u16) -> Self {
+    /// The port that `port` is the cable of, with its permanent address and the MTU it has at
+    /// first, in bytes of payload. Its link is up.
+    pub fn new(mac: [u8; 6], mtu: u16, port: Arc<Connection>) -> Self {
         let mtu = mtu.saturating_add(FRAME_OVERHEAD).min(MAX_MTU);
-        Self {
-            number,
+        let vport = Self {
             permanent_mac: mac,
             permanent_mtu: mtu,
             state: Mutex::new(State {
@@ -92,9 +97,12 @@ impl Vport {
                 filters: Filters::default(),
                 admin: VportAdminState::AUTO,
                 uplink: true,
+                cleared: Counters::default(),
             }),
-            counters: counters::Counters::default(),
-        }
+            port,
+        };
+        vport.state().apply(&vport.port);
+        vport
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -102,7 +110,31 @@ impl Vport {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Forgets what a driver changed. What the port is connected to stays as it is.
+    /// Changes the state as `how` says, or not at all if that fails, and has the switch do what it
+    /// says then. Waits for frames that are on their way.
+    ///
+    /// Returns whether the link is up now, if it changed.
+    ///
+    /// # Errors
+    ///
+    /// What `how` returns.
+    fn change(
+        &self,
+        how: impl FnOnce(&mut State) -> Result<(), Refusal>,
+    ) -> Result<Option<bool>, Refusal> {
+        let mut now = self.state();
+        let mut state = now.clone();
+        how(&mut state)?;
+        let before = now.is_up();
+        *now = state;
+        // Under the lock, so that the switch is told of changes in their order.
+        now.apply(&self.port);
+        let up = now.is_up();
+        Ok((up != before).then_some(up))
+    }
+
+    /// Forgets what a driver changed. What the port is connected to stays as it is, and so does
+    /// what it counted.
     pub fn restore(&self) {
         let mut state = self.state();
         *state = State {
@@ -111,27 +143,14 @@ impl Vport {
             filters: Filters::default(),
             admin: VportAdminState::AUTO,
             uplink: state.uplink,
+            cleared: state.cleared,
         };
-    }
-
-    /// The number of the function among the virtual functions of the board, from 0.
-    pub fn number(&self) -> u16 {
-        self.number
-    }
-
-    /// The address of the port.
-    pub fn mac(&self) -> [u8; 6] {
-        self.state().mac
+        state.apply(&self.port);
     }
 
     /// The largest frame in bytes, with header, VLAN tag and check sequence.
     pub fn mtu(&self) -> u16 {
         self.state().mtu
-    }
-
-    /// What is to be received besides what is sent to the port's address.
-    pub fn filters(&self) -> Filters {
-        self.state().filters.clone()
     }
 
     /// Whether the link is up.
@@ -145,28 +164,37 @@ impl Vport {
         let mut state = self.state();
         let before = state.is_up();
         state.uplink = up;
+        state.apply(&self.port);
         state.is_up() != before
     }
 
-    /// Counts frames that went through the port: the bytes of each from its destination address
-    /// on.
-    pub fn count<'a>(&self, way: Way, frames: impl IntoIterator<Item = &'a [u8]>) {
-        self.counters.count(way, frames);
-    }
-
-    /// Counts frames that were dropped.
-    pub fn discard(&self, why: Discard, frames: u64) {
-        self.counters.discard(why, frames);
+    /// What was received and sent through the port since its counters were last cleared, which
+    /// they are then if `clear`.
+    fn counters(&self, clear: bool) -> (ByKind, ByKind) {
+        let mut state = self.state();
+        let now = self.port.counters();
+        let received = now.to_port.since(state.cleared.to_port);
+        let sent = now.from_port.since(state.cleared.from_port);
+        if clear {
+            state.cleared = now;
+        }
+        (received, sent)
     }
 }
 
 impl State {
+    /// A driver can keep the link down, but not up when there is nothing to be connected to.
     fn is_up(&self) -> bool {
-        match self.admin {
-            VportAdminState::UP => true,
-            VportAdminState::DOWN => false,
-            VportAdminState::AUTO => self.uplink,
-        }
+        self.uplink && self.admin != VportAdminState::DOWN
+    }
+
+    /// Has the switch do what this says.
+    fn apply(&self, port: &Connection) {
+        port.set_mtu(self.mtu.saturating_sub(FRAME_OVERHEAD));
+        let mut addresses = vec![self.mac];
+        addresses.extend(&self.filters.unicast);
+        port.set_addresses(&addresses);
+        port.set_link(self.is_up());
     }
 }
 

@@ -144,7 +144,6 @@ impl Board {
             profile: Arc::new(profile),
             mac: mac(number),
             mtu: 9000,
-            number,
         };
         Host::new(self, settings)
     }

@@ -31,7 +31,25 @@ pub struct ByKind {
     pub broadcast: Amount,
 }
 
+impl Amount {
+    fn since(self, before: Self) -> Self {
+        Self {
+            frames: self.frames.wrapping_sub(before.frames),
+            octets: self.octets.wrapping_sub(before.octets),
+        }
+    }
+}
+
 impl ByKind {
+    /// What was counted since it was `before`.
+    pub fn since(self, before: Self) -> Self {
+        Self {
+            unicast: self.unicast.since(before.unicast),
+            multicast: self.multicast.since(before.multicast),
+            broadcast: self.broadcast.since(before.broadcast),
+        }
+    }
+
     fn of(&mut self, frame: &Frame) -> &mut Amount {
         match frame.destination() {
             [0xff, 0xff, 0xff, 0xff, 0xff, 0xff] => &mut self.broadcast,
@@ -48,9 +66,12 @@ pub struct Counters {
     pub from_port: ByKind,
     /// What the switch sent to the port.
     pub to_port: ByKind,
-    /// Frames in either direction that were too large or not whole, or came while the link was
-    /// down.
+    /// Frames in either direction that were too large or not whole.
     pub dropped: u64,
+    /// Frames that the port sent while its link was down.
+    pub from_port_down: u64,
+    /// Frames for the port that came while its link was down.
+    pub to_port_down: u64,
 }
 
 #[derive(Default)]
@@ -112,14 +133,30 @@ pub(super) struct PortCounters {
     pub(super) from_port: Direction,
     pub(super) to_port: Direction,
     dropped: AtomicU64,
+    from_port_down: AtomicU64,
+    to_port_down: AtomicU64,
+}
+
+fn add(counter: &AtomicU64, frames: usize) {
+    if frames != 0 {
+        counter.fetch_add(frames as u64, Ordering::Relaxed);
+    }
 }
 
 impl PortCounters {
-    /// Counts dropped frames.
+    /// Counts frames that were too large or not whole.
     pub(super) fn drop(&self, frames: usize) {
-        if frames != 0 {
-            self.dropped.fetch_add(frames as u64, Ordering::Relaxed);
-        }
+        add(&self.dropped, frames);
+    }
+
+    /// Counts frames that the port sent while its link was down.
+    pub(super) fn drop_from_down(&self, frames: usize) {
+        add(&self.from_port_down, frames);
+    }
+
+    /// Counts frames that came for the port while its link was down.
+    pub(super) fn drop_to_down(&self, frames: usize) {
+        add(&self.to_port_down, frames);
     }
 
     pub(super) fn read(&self) -> Counters {
@@ -127,6 +164,8 @@ impl PortCounters {
             from_port: self.from_port.read(),
             to_port: self.to_port.read(),
             dropped: self.dropped.load(Ordering::Relaxed),
+            from_port_down: self.from_port_down.load(Ordering::Relaxed),
+            to_port_down: self.to_port_down.load(Ordering::Relaxed),
         }
     }
 }

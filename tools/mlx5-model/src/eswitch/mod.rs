@@ -80,7 +80,7 @@ impl Slot {
     /// Sends frames out of this port.
     fn send(&self, frames: &[&Frame]) {
         if !self.up.load(Ordering::Relaxed) {
-            self.counters.drop(frames.len());
+            self.counters.drop_to_down(frames.len());
         } else if frames.iter().all(|frame| self.fits(frame)) {
             self.counters.to_port.count(frames);
             self.port.receive(frames);
@@ -196,7 +196,7 @@ impl Eswitch {
             return;
         };
         if !slot.up.load(Ordering::Relaxed) {
-            slot.counters.drop(frames.len());
+            slot.counters.drop_from_down(frames.len());
             return;
         }
         let offered = frames.len();
@@ -209,6 +209,11 @@ impl Eswitch {
         if frames.iter().any(new) {
             drop(state);
             let mut change = self.change();
+            // A link that went down meanwhile has been forgotten, and nothing is learned of it.
+            let up = |slot: &Slot| slot.up.load(Ordering::Relaxed);
+            if !change.slot(from).is_some_and(up) {
+                return;
+            }
             for frame in &frames {
                 change.fdb.learn(Address::of_source(frame), from, now);
             }

@@ -236,7 +236,10 @@ fn what_does_not_fit_is_dropped_and_counted() {
     receiver.set_link(false);
     sender.send(&[frame(1, 2, None, 1)]);
     assert_eq!(sink.take(), []);
-    assert_eq!(receiver.counters().dropped, 2);
+    assert_eq!(receiver.counters().to_port_down, 1);
+    receiver.send(&[frame(2, 1, None, 1)]);
+    assert_eq!(receiver.counters().from_port_down, 1);
+    assert_eq!(receiver.counters().dropped, 1);
 }
 
 #[test]

@@ -75,8 +75,6 @@ pub struct Settings {
     pub mac: [u8; 6],
     /// The largest frame of the port without its Ethernet header, in bytes.
     pub mtu: u16,
-    /// The number of the function among the virtual functions of the board, from 0.
-    pub number: u16,
 }
 
 /// What functions of one process share, or are given from outside.
@@ -125,7 +123,7 @@ impl Function {
             journal.clone(),
         ));
         let receiver = Arc::<Receiver>::default();
-        let port = surroundings.eswitch.attach(receiver.clone(), settings.mtu);
+        let port = Arc::new(surroundings.eswitch.attach(receiver.clone(), settings.mtu));
         let platform = Arc::new(Platform {
             name: settings.name,
             events: Events::new(
@@ -143,10 +141,10 @@ impl Function {
             journal,
             doorbells: Doorbells::default(),
             workers: surroundings.workers,
-            port,
+            port: port.clone(),
             receiver,
         });
-        let vport = Arc::new(Vport::new(settings.number, settings.mac, settings.mtu));
+        let vport = Arc::new(Vport::new(settings.mac, settings.mtu, port));
         let registers = Arc::new(Registers::new(platform.profile.firmware));
         let hca = Arc::new(Mutex::new(Some(Hca::new(platform.clone(), vport.clone()))));
         let commands = Queue::start(platform.clone(), registers.clone(), hca.clone())?;

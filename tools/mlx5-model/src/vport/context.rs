@@ -32,7 +32,6 @@ use zerocopy::IntoBytes;
 
 use super::{
     Filters,
-    State,
     Vport,
     MAX_MTU, //
 };
@@ -43,6 +42,7 @@ use crate::{
         Handler,
         Reply, //
     },
+    eq::Event,
     hca::Hca,
     refusal::Refusal, //
 };
@@ -107,7 +107,14 @@ impl Execute for ModifyVportState {
         if input.op_mod() != Ok(VportOpMod::VNIC_VPORT) || input.max_tx_speed() != 0 {
             return Err(Refusal::NotOfVport);
         }
-        hca.vport.state().admin = input.admin_state().map_err(|_| Refusal::NotOfVport)?;
+        let admin = input.admin_state().map_err(|_| Refusal::NotOfVport)?;
+        let changed = hca.vport.change(|state| {
+            state.admin = admin;
+            Ok(())
+        })?;
+        if let Some(up) = changed {
+            hca.platform.events.post(Event::PortChange { up });
+        }
         Ok(Reply::done())
     }
 }
@@ -221,8 +228,6 @@ impl Execute for ModifyNicVportContext {
         own_vport(input.other_vport(), input.vport_number())?;
         let select = input.field_select();
         let context = input.nic_vport_context();
-        // Changes are made to a copy: all or none.
-        let mut state: State = hca.vport.state().clone();
         if select.affiliation()
             || select.node_guid()
             || select.port_guid()
@@ -232,37 +237,36 @@ impl Execute for ModifyNicVportContext {
         {
             return Err(Refusal::NotOfVport);
         }
-        if select.mtu() {
-            if !(MIN_MTU..=MAX_MTU).contains(&context.mtu()) {
-                return Err(Refusal::MtuOutOfRange);
+        hca.vport.change(|state| {
+            if select.mtu() {
+                if !(MIN_MTU..=MAX_MTU).contains(&context.mtu()) {
+                    return Err(Refusal::MtuOutOfRange);
+                }
+                state.mtu = context.mtu();
             }
-            state.mtu = context.mtu();
-        }
-        if select.permanent_address() {
-            let address = context.permanent_address().address();
-            if address == [0; 6] || address[0] & 1 == 1 {
-                return Err(Refusal::NotOfVport);
+            if select.permanent_address() {
+                let address = context.permanent_address().address();
+                if address == [0; 6] || address[0] & 1 == 1 {
+                    return Err(Refusal::NotOfVport);
+                }
+                state.mac = address;
             }
-            state.mac = address;
-        }
-        if select.disable_uc_local_lb() {
-            state.filters.disable_uc_local_lb = context.disable_uc_local_lb();
-        }
-        if select.disable_mc_local_lb() {
-            state.filters.disable_mc_local_lb = context.disable_mc_local_lb();
-        }
-        if select.promisc() {
-            state.filters.promisc_uc = context.promisc_uc();
-            state.filters.promisc_mc = context.promisc_mc();
-            state.filters.promisc_all = context.promisc_all();
-        }
-        if select.addresses_list() {
-            read_list(hca, context, tail, &mut state.filters)?;
-        }
-        let mut now = hca.vport.state();
-        // The link may have changed meanwhile.
-        state.uplink = now.uplink;
-        *now = state;
+            if select.disable_uc_local_lb() {
+                state.filters.disable_uc_local_lb = context.disable_uc_local_lb();
+            }
+            if select.disable_mc_local_lb() {
+                state.filters.disable_mc_local_lb = context.disable_mc_local_lb();
+            }
+            if select.promisc() {
+                state.filters.promisc_uc = context.promisc_uc();
+                state.filters.promisc_mc = context.promisc_mc();
+                state.filters.promisc_all = context.promisc_all();
+            }
+            if select.addresses_list() {
+                read_list(hca, context, tail, &mut state.filters)?;
+            }
+            Ok(())
+        })?;
         Ok(Reply::done())
     }
 }
