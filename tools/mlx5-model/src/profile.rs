@@ -363,11 +363,11 @@ mod tests {
         let old = load("cx6dx-old");
         assert_eq!(old.virtio.event_mode() & 4, 0);
         assert!(!old.virtio.freeze_to_rdy_supported());
-        assert!(!old.general.umem_uid_0() && old.general.log_max_uctx() > 0);
         let minimal = load("minimal");
         assert_eq!(minimal.virtio.max_num_virtio_queues(), 2);
         assert_eq!(minimal.virtio.device_features_bits_mask(), 0);
         assert_eq!(minimal.general.general_obj_types(), 1 << 13);
+        assert!(!minimal.general.umem_uid_0() && minimal.general.log_max_uctx() > 0);
         let modern = load("modern-only");
         assert!(modern.virtio.virtio_version_1_0() && !modern.legacy);
         let legacy = load("legacy-only");

@@ -1,0 +1,226 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0
+"""Faults of the model, met by the distribution's mlx5_core and the C driver
+mlx5_vdpa: they take their error paths, nothing hangs, and the function works
+again when the fault is gone.
+"""
+
+import contextlib
+import os
+import sys
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path[:0] = [os.path.join(HERE, "..", "lib"), HERE]
+
+# pylint: disable=wrong-import-position
+import c_vdpa
+import ktap
+import mlx5
+import vdpa
+
+suite = ktap.Suite("mlx5_faults")
+
+
+def steps(commands):
+    """Each command of a Counter, as (name, how many of it come before)."""
+    return [(name, number) for name, count in sorted(commands.items()) for number in range(count)]
+
+
+def which(name, after=0, count=1):
+    """Which command a fault is for."""
+    opcode, _, kind = name.partition(" ")
+    return {"opcode": opcode, "after": after, "count": count, **({"object": kind} if kind else {})}
+
+
+def attempt(action):
+    """Whether an action succeeds, and how long that takes to tell."""
+    start = time.monotonic()
+    try:
+        action()
+        return True, time.monotonic() - start
+    except (OSError, AssertionError):
+        return False, time.monotonic() - start
+
+
+@suite.test(timeout=300)
+def bring_up(model):
+    """mlx5_core: every command of a bring-up fails in turn."""
+    for name in ("new0", "old0"):
+        function = mlx5.functions()[name]
+        before = model.commands(function)
+        with model.bound(function):
+            commands = model.commands(function) - before
+        survived = []
+        for opcode, number in steps(commands):
+            with model.fault(function, "fail", command=which(opcode, number),
+                             status="INTERNAL_ERR", syndrome=0x1234) as hits:
+                bound, seconds = attempt(function.bind)
+                assert hits() == 1, f"{opcode} {number} did not come"
+                function.unbind()
+            if bound:
+                survived.append(f"{opcode} {number}")
+            assert seconds < 20, f"{opcode} {number}: {seconds:.1f} s"
+            with model.clean(), model.bound(function):
+                assert function.driver() == "mlx5_core"
+        ktap.say(f"{name}: {commands.total()} commands; bound nevertheless: {survived}")
+
+
+@suite.test(timeout=300)
+def device_add(model):
+    """mlx5_vdpa: every command of a device add fails in turn."""
+    for name in ("new0", "old0"):
+        function = mlx5.functions()[name]
+        with model.bound(function):
+            before = model.commands(function)
+            with vdpa.Device(function.mgmtdev, "fault"):
+                commands = model.commands(function) - before
+        survived = []
+        for opcode, number in steps(commands):
+            function.bind()
+            with model.fault(function, "fail", command=which(opcode, number),
+                             status="INTERNAL_ERR", syndrome=0x1234) as hits:
+                device = vdpa.Device(function.mgmtdev, "fault")
+                added, seconds = attempt(device.__enter__)
+                assert hits() == 1, f"{opcode} {number} did not come"
+                assert seconds < 20, f"{opcode} {number}: {seconds:.1f} s"
+            if added:
+                survived.append(f"{opcode} {number}")
+                device.__exit__()
+            function.unbind()
+            with model.clean(), model.bound(function):
+                with vdpa.Device(function.mgmtdev, "fault"):
+                    pass
+        ktap.say(f"{name}: {commands.total()} commands; added nevertheless: {survived}")
+
+
+@suite.test(timeout=120)
+def delayed(model):
+    """A command that takes long is waited for."""
+    function = mlx5.functions()["new0"]
+    with model.clean(), model.fault(function, "delay", command=which("CREATE_EQ"), ms=3000):
+        start = time.monotonic()
+        with model.bound(function):
+            assert time.monotonic() - start > 3
+
+
+@suite.test(timeout=200)
+def lost(model):
+    """Commands and interrupts that are lost: the driver waits a minute."""
+    functions = mlx5.functions()
+    cases = (
+        ("new0", "lose", {"command": which("QUERY_PAGES")}, False),
+        ("new1", "lose", {"command": which("CREATE_EQ", 1)}, False),
+        ("new2", "lose", {"command": which("ALLOC_UAR")}, False),
+        # The driver looks for what it was not told of.
+        ("old0", "lose_interrupts", {"count": 1}, True),
+    )
+    with contextlib.ExitStack() as stack:
+        faults = {
+            name: stack.enter_context(model.fault(functions[name], kind, **fields))
+            for name, kind, fields, _ in cases
+        }
+        threads = [mlx5.Later(attempt, functions[name].bind) for name, *_ in cases]
+        for (name, kind, _, expected), thread in zip(cases, threads):
+            bound, seconds = thread.result()
+            ktap.say(f"{name}: {kind}: {'bound' if bound else 'refused'} after {seconds:.0f} s")
+            assert bound == expected, name
+            assert faults[name]() == 1, name
+            functions[name].unbind()
+    for name, *_ in cases:
+        with model.clean(), model.bound(functions[name]):
+            assert functions[name].driver() == "mlx5_core"
+
+
+@contextlib.contextmanager
+def pair(model):
+    """Two ports under virtio_vdpa that talk."""
+    with c_vdpa.pair(model, "new0", "old0") as (here, there):
+        here.ping(there.address)
+        yield here, there
+        here.ping(there.address)
+
+
+def carrier(port):
+    """What the network interface says of its link."""
+    return port.space.run("cat", f"/sys/class/net/{port.netdev}/carrier").stdout.strip() == "1"
+
+
+@suite.test(timeout=120)
+def link(model):
+    """The link goes down and comes back: the interface follows."""
+    with pair(model) as (here, _there):
+        assert carrier(here)
+        for _ in range(3):
+            with model.fault(here.function, "link", state="down"):
+                vdpa.wait_until(lambda: not carrier(here), "the link to go")
+            vdpa.wait_until(lambda: carrier(here), "the link to come back")
+
+
+@suite.test(timeout=120)
+def queue_interrupts(model):
+    """Interrupts of virtqueues are lost: what comes next makes up for it."""
+    with pair(model) as (here, there):
+        with model.fault(here.function, "lose_interrupts", count=5) as hits:
+            here.space.run("ping", "-c", 20, "-i", "0.1", "-W", 1, there.address, check=False)
+            assert hits() > 0
+
+
+@suite.test(timeout=120)
+def pages(model):
+    """The firmware asks for pages and gives them back."""
+    function = mlx5.functions()["new0"]
+    with model.clean(), model.bound(function):
+        before = model.objects(function)["pages"]
+        for change in (64, -64, 1, -1):
+            with model.fault(function, "page_request", pages=change):
+                vdpa.wait_until(lambda: model.objects(function)["pages"] == before + max(change, 0),
+                                "pages", 20)
+
+
+@suite.test(timeout=120)
+def queue_error(model):
+    """A virtqueue in error moves nothing; a new driver makes it work."""
+    with c_vdpa.pair(model, "new0", "old0") as (here, there):
+        here.ping(there.address)
+        queue = model.queues(here.function)[0]
+        with model.fault(here.function, "queue_error", queue=queue):
+            output = here.space.run("ping", "-c", 3, "-i", "0.2", "-W", 1, there.address,
+                                    check=False).stdout
+            assert " 0 received" in output, output
+        here.rebind()
+        here.ping(there.address)
+
+
+@suite.test(timeout=200)
+def fatal(model):
+    """Fatal health: mlx5_core gives up the function and takes it again."""
+    function = mlx5.functions()["new0"]
+    function.bind()
+    with model.fault(function, "health", syndrome="HW_FATAL_ERR"):
+        mlx5.wait_for_log(function, "health", 60)
+    unbound, seconds = attempt(function.unbind)
+    ktap.say(f"unbound after {seconds:.1f} s")
+    assert unbound
+    with model.clean(), model.bound(function):
+        pass
+
+
+@suite.test(timeout=200)
+def gone(model):
+    """The function reads as all ones: it can be unbound, and bound again."""
+    function = mlx5.functions()["new0"]
+    function.bind()
+    with model.fault(function, "gone"):
+        unbound, seconds = attempt(function.unbind)
+        ktap.say(f"unbound after {seconds:.1f} s")
+        assert unbound
+        bound, seconds = attempt(function.bind)
+        ktap.say(f"refused after {seconds:.1f} s")
+        assert not bound
+    with model.clean(), model.bound(function):
+        pass
+
+
+if __name__ == "__main__":
+    mlx5.main(suite, __doc__)
