@@ -17,6 +17,7 @@ import vdpa
 CHECKOUT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 PEERS = os.path.join(CHECKOUT, "build", "peers", "mlx5")
 CONFIG = os.path.join(CHECKOUT, "selftests", "mlx5", "functions.toml")
+TRACE = os.path.join(CHECKOUT, "build", "log", "mlx5-trace.jsonl")
 PORT = "/dev/virtio-ports/mlx5-model"
 PCI = "/sys/bus/pci"
 
@@ -116,6 +117,31 @@ class Model:
         finally:
             self.ask("clear", function.name, fault=number)
 
+    def queues(self, function):
+        """The ids of the function's virtqueue objects, in the order they were
+        made; from the trace, which is written a little later."""
+
+        def read():
+            ids = []
+            with open(TRACE, encoding="utf-8") as file:
+                for line in file:
+                    # The last one may not be whole yet.
+                    if not line.endswith("}\n") or "VIRTIO_NET_Q" not in line:
+                        continue
+                    record = json.loads(line)
+                    if (record["function"], record.get("object"), record.get("status")) != (
+                            function.name, "VIRTIO_NET_Q", "OK"):
+                        continue
+                    if record["opcode"].startswith("CREATE_"):
+                        ids.append(record["output"].get("obj_id", 0))
+                    elif record["opcode"].startswith("DESTROY_"):
+                        asked = record["input"]
+                        ids.remove(asked.get("general_obj_in_cmd_hdr", asked).get("obj_id", 0))
+            return ids
+
+        wanted = self.objects(function).get("virtqueue", 0)
+        return vdpa.wait_until(lambda: (ids := read()) and len(ids) == wanted and ids, "the trace")
+
     def check_empty(self, function):
         """No object and no page may be left in the function."""
         left = {what: count for what, count in self.objects(function).items() if count}
@@ -162,6 +188,34 @@ class Function:
     def mgmtdev(self):
         """The management device that mlx5_vdpa makes of it."""
         return f"pci/{self.address}"
+
+
+class KernelLog:
+    """What the kernel says in the context."""
+
+    def __init__(self):
+        self.file = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK)
+        os.lseek(self.file, 0, os.SEEK_END)
+        self.text = ""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        os.close(self.file)
+
+    def read(self):
+        """All of it so far."""
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                # What was overwritten before it was read is an error once.
+                with contextlib.suppress(BrokenPipeError):
+                    self.text += os.read(self.file, 8192).decode(errors="replace")
+        return self.text
+
+    def wait(self, words, seconds):
+        """Waits until it has said these words."""
+        vdpa.wait_until(lambda: words in self.read(), f"'{words}' in the kernel's log", seconds)
 
 
 def functions():
