@@ -16,6 +16,7 @@ use std::sync::{
 };
 
 use prm::{
+    cap::CmdHcaCap,
     command::OutputHeader,
     cq::{
         CqContext,
@@ -57,6 +58,7 @@ use crate::{
     },
     hca::Hca,
     object::{
+        self,
         Handle,
         Table, //
     },
@@ -252,15 +254,15 @@ pub struct Cqs {
     queues: RwLock<Table<Cq>>,
 }
 
-impl Default for Cqs {
-    fn default() -> Self {
+impl Cqs {
+    /// Makes a function's completion queues, none yet.
+    pub fn new(general: &CmdHcaCap) -> Self {
+        let count = object::count(general.log_max_cq());
         Self {
-            queues: RwLock::new(Table::new("completion queue", 1, 1 << 20)),
+            queues: RwLock::new(Table::new("completion queue", 1, count)),
         }
     }
-}
 
-impl Cqs {
     /// The driver wrote to the doorbell of completion queues in page `uar`.
     pub fn doorbell(&self, platform: &Platform, uar: u32, doorbell: &CqDoorbell) {
         let starved = {
@@ -312,7 +314,8 @@ impl Execute for CreateCq {
         tail: &[u8],
     ) -> Result<Reply<CreateCqOut>, Refusal> {
         let context = input.cq_context();
-        if context.log_cq_size() > LOG_MAX_SIZE {
+        let general = &hca.platform.profile.general;
+        if context.log_cq_size() > general.log_max_cq_sz().min(LOG_MAX_SIZE) {
             return Err(Refusal::QueueTooLarge);
         }
         let elsewhere = input.cq_umem_valid() || context.dbr_umem_valid();

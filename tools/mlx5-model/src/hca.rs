@@ -80,15 +80,16 @@ pub struct Hca {
 impl Hca {
     /// The state of a function that no driver has touched yet.
     pub fn new(platform: Arc<Platform>, vport: Arc<Vport>) -> Self {
+        let general = &platform.profile.general;
         Self {
             life: Life::default(),
             capabilities: Capabilities::new(&platform.profile),
             pages: Pages::default(),
-            steering: Steering::new(platform.receiver.clone()),
+            steering: Steering::new(&platform.profile, platform.receiver.clone()),
             virtqs: Virtqs::default(),
-            umems: umem::umems(),
-            transport_domains: pd::transport_domains(),
-            pds: pd::pds(),
+            umems: umem::umems(general),
+            transport_domains: pd::transport_domains(general),
+            pds: pd::pds(general),
             uars: uar::uars(),
             q_counters: vport::q_counters(),
             uctxs: life::uctxs(),

@@ -17,6 +17,14 @@ use crate::refusal::Refusal;
 /// How many other numbers are given out before one is given out again.
 const QUARANTINE: usize = 64;
 
+/// No number of an object has more bits.
+const NUMBER_BITS: u32 = 24;
+
+/// How many objects a capability allows that is their logarithm.
+pub fn count(log_max: u8) -> u32 {
+    1 << u32::from(log_max).min(NUMBER_BITS)
+}
+
 /// An object that another one uses: as long as a `Handle` lives, the object is not destroyed.
 pub struct Handle<T> {
     object: Arc<T>,
@@ -70,13 +78,14 @@ pub struct Table<T> {
 }
 
 impl<T> Table<T> {
-    /// Makes a table that gives out the numbers `first` to `first + count - 1`.
+    /// Makes a table that gives out the numbers `first` to `first + count - 1`, as far as they
+    /// have 24 bits.
     pub fn new(name: &'static str, first: u32, count: u32) -> Self {
         Self {
             name,
             first,
             next: first,
-            end: first.saturating_add(count),
+            end: first.saturating_add(count).min(1 << NUMBER_BITS),
             entries: BTreeMap::new(),
             freed: VecDeque::new(),
         }

@@ -3,6 +3,7 @@
 //! Protection domains and transport domains.
 
 use prm::{
+    cap::CmdHcaCap,
     command::{
         InputHeader,
         OutputHeader, //
@@ -28,7 +29,10 @@ use crate::{
         Reply, //
     },
     hca::Hca,
-    object::Table,
+    object::{
+        self,
+        Table, //
+    },
     refusal::Refusal, //
 };
 
@@ -41,13 +45,14 @@ pub struct Pd;
 pub struct TransportDomain;
 
 /// A function's table of protection domains, empty.
-pub fn pds() -> Table<Pd> {
-    Table::new("protection domain", 1, 1 << 16)
+pub fn pds(general: &CmdHcaCap) -> Table<Pd> {
+    Table::new("protection domain", 1, object::count(general.log_max_pd()))
 }
 
 /// A function's table of transport domains, empty.
-pub fn transport_domains() -> Table<TransportDomain> {
-    Table::new("transport domain", 1, 1 << 16)
+pub fn transport_domains(general: &CmdHcaCap) -> Table<TransportDomain> {
+    let count = object::count(general.log_max_transport_domain());
+    Table::new("transport domain", 1, count)
 }
 
 impl Execute for AllocPd {

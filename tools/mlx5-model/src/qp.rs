@@ -24,6 +24,7 @@ use std::sync::{
 };
 
 use prm::{
+    cap::CmdHcaCap,
     command::OutputHeader,
     cq::{
         Cqe,
@@ -77,6 +78,7 @@ use crate::{
     eq::Event,
     hca::Hca,
     object::{
+        self,
         Handle,
         Table, //
     },
@@ -112,6 +114,9 @@ impl ReceiveQueue {
             return Err(Refusal::PageNotAligned);
         }
         let log_size = context.log_rq_size();
+        if log_size > hca.platform.profile.general.log_max_qp_sz() {
+            return Err(Refusal::QueueTooLarge);
+        }
         let size = STRIDE << (context.log_rq_stride() + log_size);
         let (buffer, umem) = if input.wq_umem_valid() {
             let umem = hca.umems.hold(input.wq_umem_id())?;
@@ -278,16 +283,16 @@ pub struct Qps {
     pairs: RwLock<Table<Qp>>,
 }
 
-impl Default for Qps {
-    fn default() -> Self {
+impl Qps {
+    /// Makes a function's queue pairs, none yet.
+    pub fn new(general: &CmdHcaCap) -> Self {
+        let count = object::count(general.log_max_qp());
         Self {
             // Those before have a meaning of their own in networks.
-            pairs: RwLock::new(Table::new("queue pair", 0x40, 1 << 20)),
+            pairs: RwLock::new(Table::new("queue pair", 0x40, count)),
         }
     }
-}
 
-impl Qps {
     /// Uses a queue pair: it is not destroyed until the handle is dropped.
     ///
     /// # Errors

@@ -6,6 +6,7 @@
 //! takes them back too early is told. The receive queue of a queue pair can lie in one.
 
 use prm::{
+    cap::CmdHcaCap,
     command::OutputHeader,
     umem::{
         CreateUmem,
@@ -30,7 +31,10 @@ use crate::{
         Reply, //
     },
     hca::Hca,
-    object::Table,
+    object::{
+        self,
+        Table, //
+    },
     refusal::Refusal, //
 };
 
@@ -57,8 +61,8 @@ impl Umem {
 pub type Umems = Table<Umem>;
 
 /// A function's table of umems, empty.
-pub fn umems() -> Umems {
-    Table::new("umem", 1, (1 << 24) - 1)
+pub fn umems(general: &CmdHcaCap) -> Umems {
+    Table::new("umem", 1, object::count(general.log_max_umem()))
 }
 
 impl Execute for CreateUmem {

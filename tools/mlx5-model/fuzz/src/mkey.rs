@@ -249,7 +249,7 @@ pub fn run(data: &[u8]) {
     let file = TempFile::new().expect("there is room").into_file();
     let mut flat: Vec<u8> = (0..FILE).map(|at| (at % 251) as u8).collect();
     file.write_all_at(&flat, 0).expect("there is room");
-    let mkeys = Arc::new(Mkeys::new(memory(&file)));
+    let mkeys = Arc::new(Mkeys::new(memory(&file), 20));
     let mut pds = Table::new("protection domain", 1, 4);
     for _ in 0..2 {
         pds.add(Pd).expect("there are four");

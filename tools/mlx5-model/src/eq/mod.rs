@@ -412,7 +412,8 @@ impl Execute for CreateEq {
         tail: &[u8],
     ) -> Result<Reply<CreateEqOut>, Refusal> {
         let context = input.eq_context_entry();
-        if context.log_eq_size() > LOG_MAX_SIZE {
+        let general = &hca.platform.profile.general;
+        if context.log_eq_size() > general.log_max_eq_sz().min(LOG_MAX_SIZE) {
             return Err(Refusal::QueueTooLarge);
         }
         let eq = Eq {

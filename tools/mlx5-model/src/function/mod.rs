@@ -124,6 +124,7 @@ impl Function {
         ));
         let receiver = Arc::<Receiver>::default();
         let port = Arc::new(surroundings.eswitch.attach(receiver.clone(), settings.mtu));
+        let general = &settings.profile.general;
         let platform = Arc::new(Platform {
             name: settings.name,
             events: Events::new(
@@ -131,9 +132,12 @@ impl Function {
                 interrupts.clone(),
                 journal.clone(),
             ),
-            cqs: Cqs::default(),
-            qps: Qps::default(),
-            mkeys: Arc::new(Mkeys::new(surroundings.memory.clone())),
+            cqs: Cqs::new(general),
+            qps: Qps::new(general),
+            mkeys: Arc::new(Mkeys::new(
+                surroundings.memory.clone(),
+                general.log_max_mkey(),
+            )),
             memory: surroundings.memory,
             interrupts,
             profile: settings.profile,

@@ -65,6 +65,7 @@ use crate::{
     hca::Hca,
     memory::DmaSpace,
     object::{
+        self,
         Handle,
         Table, //
     },
@@ -77,9 +78,6 @@ pub const NULL_KEY: u32 = 0x100;
 
 /// The index of the first key that is given out.
 const FIRST: u32 = 2;
-
-/// How many keys there can be: what is common for the firmware of a virtual function.
-const COUNT: u32 = 1 << 20;
 
 /// How many keys an address may lead through before it must have led to memory.
 const DEPTH: usize = 4;
@@ -95,11 +93,12 @@ pub struct Mkeys {
 }
 
 impl Mkeys {
-    /// Makes a function's memory keys, none yet, for `memory`.
-    pub fn new(memory: Arc<DmaSpace>) -> Self {
+    /// Makes a function's memory keys, none yet, for `memory`; `log_max` is the logarithm of how
+    /// many there can be.
+    pub fn new(memory: Arc<DmaSpace>, log_max: u8) -> Self {
         Self {
             memory,
-            keys: RwLock::new(Table::new("memory key", FIRST, COUNT)),
+            keys: RwLock::new(Table::new("memory key", FIRST, object::count(log_max))),
             gone: AtomicU64::new(0),
             gates: Mutex::default(),
         }

@@ -214,10 +214,10 @@ fn step() -> impl Strategy<Value = Step> {
 /// A function's keys, the domain they are in, and another.
 fn keys() -> (Arc<Mkeys>, Table<Pd>, u32, u32) {
     let memory = DmaSpace::anonymous((PAGES * PAGE) as usize).unwrap();
-    let mut pds = pd::pds();
+    let mut pds = Table::new("protection domain", 1, 8);
     let pd = pds.add(Pd).unwrap();
     let other = pds.add(Pd).unwrap();
-    (Arc::new(Mkeys::new(Arc::new(memory))), pds, pd, other)
+    (Arc::new(Mkeys::new(Arc::new(memory), 20)), pds, pd, other)
 }
 
 fn create(keys: &Mkeys, pds: &Table<Pd>, pd: u32, spec: &Spec) -> u32 {

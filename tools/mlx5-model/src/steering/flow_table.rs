@@ -391,6 +391,10 @@ impl Execute for CreateFlowTable {
         if special {
             return Err(Refusal::FlowTableKind);
         }
+        let flow = &hca.platform.profile.flow_table;
+        if context.log_size() > flow.flow_table_properties_nic_receive().log_max_ft_size() {
+            return Err(Refusal::FlowTableSize);
+        }
         let miss = hca.steering.miss(context)?;
         let table = FlowTable::new(context.level(), context.log_size(), miss)?;
         let mut output = CreateFlowTableOut::new();

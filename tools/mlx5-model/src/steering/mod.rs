@@ -24,9 +24,11 @@ use std::sync::{
 use crate::{
     frame::Frame,
     object::{
+        count,
         Census,
         Table, //
-    }, //
+    },
+    profile::Profile, //
 };
 
 pub mod counter;
@@ -81,13 +83,15 @@ pub struct Steering {
 impl Steering {
     /// Makes the steering of a function that receives nothing yet. What `receiver` is given will
     /// be steered.
-    pub fn new(receiver: Arc<Receiver>) -> Self {
+    pub fn new(profile: &Profile, receiver: Arc<Receiver>) -> Self {
+        let general = &profile.general;
+        let flow = profile.flow_table.flow_table_properties_nic_receive();
         receiver.set_root(None);
         Self {
-            tises: Table::new("transmit interface", 1, 1 << 16),
-            tirs: Table::new("receive interface", 1, 1 << 16),
-            rqts: Table::new("receive queue table", 1, 1 << 16),
-            flow_tables: Table::new("flow table", 1, 1 << 16),
+            tises: Table::new("transmit interface", 1, count(general.log_max_tis())),
+            tirs: Table::new("receive interface", 1, count(general.log_max_tir())),
+            rqts: Table::new("receive queue table", 1, count(general.log_max_rqt())),
+            flow_tables: Table::new("flow table", 1, count(flow.log_max_ft_num())),
             flow_counters: Table::new("flow counter", 1, 1 << 16),
             root: None,
             receiver,

@@ -39,7 +39,10 @@ use crate::{
         Reply, //
     },
     hca::Hca,
-    object::Handle,
+    object::{
+        self,
+        Handle, //
+    },
     refusal::Refusal,
     steering::{
         change,
@@ -144,6 +147,10 @@ impl Execute for CreateRqt {
     ) -> Result<Reply<CreateRqtOut>, Refusal> {
         let context = input.rqt_context();
         let queues = queues(hca, context, tail)?;
+        let most = object::count(hca.platform.profile.general.log_max_rqt_size());
+        if u32::from(context.rqt_max_size()) > most {
+            return Err(Refusal::QueueListSize);
+        }
         let rqt = Rqt::new(context.rqt_max_size(), queues)?;
         let mut output = CreateRqtOut::new();
         output.set_rqtn(hca.steering.rqts.add(rqt)?);

@@ -65,10 +65,8 @@ use crate::{
     eswitch::Port,
     frame::Frame,
     object::Table,
-    pd::{
-        transport_domains,
-        TransportDomain, //
-    },
+    pd::TransportDomain,
+    profile::Profile,
     refusal::Refusal, //
 };
 
@@ -303,12 +301,13 @@ fn context() -> TirContext {
 impl Bench {
     fn new() -> Self {
         let receiver = Arc::<Receiver>::default();
-        let mut domains = transport_domains();
+        let profile = Profile::load("cx7").unwrap();
+        let mut domains = Table::new("transport domain", 1, 8);
         domains.add(TransportDomain).unwrap();
         Self {
             sinks: Table::new("virtqueue", 1, 64),
             domains,
-            steering: Steering::new(receiver.clone()),
+            steering: Steering::new(&profile, receiver.clone()),
             receiver,
         }
     }
@@ -586,6 +585,15 @@ fn only_the_chosen_fields_are_hashed() {
         .rx_hash_field_selector_outer_mut()
         .set_l3_prot_type(L3ProtType::IPV6);
     assert_eq!(hash(&other, &tcp(9, 0x1234, false)), 0);
+    // Of another transport protocol than the chosen one, only addresses count.
+    let mut other = asymmetric.clone();
+    other
+        .rx_hash_field_selector_outer_mut()
+        .set_l4_prot_type(L4ProtType::UDP);
+    assert_eq!(
+        hash(&other, &tcp(9, 0x1234, false)),
+        toeplitz(key, &addresses)
+    );
 
     let mut none = context();
     none.set_rx_hash_fn(RxHashFn::NONE);
