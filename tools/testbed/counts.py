@@ -22,11 +22,13 @@ TOP = pathlib.Path(__file__).resolve().parents[2]
 TARGET = TOP / "Documentation" / "counts.rst"
 FOLDERS = [
     "rust/virtio",
+    "rust/prm",
     "rust/bindings",
     "rust/vdpa",
     "samples/vdpa_net",
     "selftests",
-    "tools",
+    "tools/mlx5-model",
+    "tools/testbed",
 ]
 LANGUAGES = {".rs": "Rust", ".c": "C", ".h": "C", ".py": "Python", ".sh": "shell"}
 COMMENT = {"Rust": ("//",), "C": ("//", "/*", "*"), "Python": ("#",), "shell": ("#",)}
