@@ -7,10 +7,7 @@ use virtio::memory::{
 };
 
 use super::*;
-use crate::{
-    object::Table,
-    pd, //
-};
+use crate::object::Table;
 
 const PAGE: u64 = 0x1000;
 
