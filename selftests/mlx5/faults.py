@@ -70,6 +70,16 @@ def bring_up(model):
 @suite.test(timeout=300)
 def device_add(model):
     """mlx5_vdpa: every command of a device add fails in turn."""
+    with mlx5.KernelLog() as log:
+        fail_device_add(model)
+        # Linux 7.3's driver drops a reference too many when it cannot make
+        # its queues.  The kernel tells once.
+        if "refcount_t: underflow" in log.read():
+            ktap.say("known complaint of the kernel: refcount_t: underflow")
+
+
+def fail_device_add(model):
+    """Every command of a device add fails in turn."""
     for name in ("new0", "old0"):
         function = mlx5.functions()[name]
         with model.bound(function):

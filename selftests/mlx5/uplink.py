@@ -25,7 +25,8 @@ def outside(model):
     """Ping and TCP from a guest to the other end of the tap device."""
     function = mlx5.functions()["new0"]
     with model.clean(), model.bound(function):
-        with vdpa.Device(function.mgmtdev, "guest", driver="vhost_vdpa") as device:
+        with vdpa.Device(function.mgmtdev, "guest", driver="vhost_vdpa",
+                         mac=function.mac) as device:
             with qemu.Guest(device, card="disable-legacy=on") as guest:
                 guest.wait_boot()
                 guest.configure("10.78.0.2/24")
