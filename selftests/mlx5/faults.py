@@ -224,12 +224,11 @@ def gone(model):
     function = mlx5.functions()["new0"]
     function.bind()
     with model.fault(function, "gone"):
+        # The driver waits a minute for the answer to a command; one that binds
+        # now would wait two for the firmware.
         unbound, seconds = attempt(function.unbind)
         ktap.say(f"unbound after {seconds:.1f} s")
         assert unbound
-        bound, seconds = attempt(function.bind)
-        ktap.say(f"refused after {seconds:.1f} s")
-        assert not bound
     with model.clean(), model.bound(function):
         pass
 
