@@ -215,15 +215,19 @@ impl Qp {
 
     /// Completes receive entries for the messages held. Returns whether none is left over.
     fn take(&self, platform: &Platform, rq: &ReceiveQueue, inner: &mut Inner) -> bool {
-        let there = rq
-            .posted(platform)
-            .map(|posted| posted.wrapping_sub(inner.taken));
-        let Some(there) = there.filter(|there| *there <= 1 << rq.log_size) else {
+        let Some(posted) = rq.posted(platform) else {
             inner.state = QpState::ERR;
             inner.held = 0;
             platform.events.post(Event::QpError { qpn: self.number });
             return true;
         };
+        // The queue holds the newest entries, however many were posted. Linux counts on from an
+        // earlier life of the queue when it makes virtqueues again for another memory map.
+        let size = 1 << rq.log_size;
+        if posted.wrapping_sub(inner.taken) > size {
+            inner.taken = posted.wrapping_sub(size);
+        }
+        let there = posted.wrapping_sub(inner.taken);
         for _ in 0..inner.held.min(there.into()) {
             let mut entry = Cqe::new();
             entry
