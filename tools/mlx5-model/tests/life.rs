@@ -122,19 +122,20 @@ fn capabilities_are_chosen_below_the_largest() {
 
 #[test]
 fn user_contexts_are_for_firmware_that_has_them() {
-    let mut old = started("cx6dx-old");
+    let mut minimal = started("minimal");
     let mut create = |cap| {
-        old.call::<CreateUctx>(|input| {
+        minimal.call::<CreateUctx>(|input| {
             input.uctx_mut().set_cap(cap);
         })
     };
     refused(create(2), Refusal::UctxNotAllowed);
     let uid = create(1).unwrap().uid();
     assert_ne!(uid, 0);
-    old.call::<DestroyUctx>(|input| {
-        input.set_uid(uid);
-    })
-    .unwrap();
+    minimal
+        .call::<DestroyUctx>(|input| {
+            input.set_uid(uid);
+        })
+        .unwrap();
     refused(
         started("cx7").call::<CreateUctx>(|_| {}),
         Refusal::UctxNotAllowed,
