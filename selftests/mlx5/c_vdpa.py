@@ -89,10 +89,12 @@ class Port:
 
 
 @contextlib.contextmanager
-def pair(model, first, second, **attributes):
-    """Two ports that are joined by the switch; nothing may go wrong in it."""
+def pair(model, first, second, expected=(), **attributes):
+    """Two ports that are joined by the switch; commands may be refused in it for
+    `expected` reasons only.
+    """
     functions = mlx5.functions()
-    with model.clean(), contextlib.ExitStack() as stack:
+    with model.clean(expected), contextlib.ExitStack() as stack:
         ports = []
         for number, name in enumerate((first, second), 1):
             stack.enter_context(model.bound(functions[name]))
