@@ -20,8 +20,10 @@ import time
 HERE = os.path.dirname(os.path.abspath(__file__))
 TOP = os.path.join(HERE, "..", "..")
 sys.path.insert(0, os.path.join(HERE, "..", "lib"))
+sys.path.insert(0, os.path.join(HERE, "..", "mlx5"))
 
 # pylint: disable=wrong-import-position
+import c_vdpa
 import mlx5
 import vdpa
 
@@ -97,38 +99,13 @@ def life(model, function, mode, rounds, report):
     steps.report(report, mode)
 
 
-@contextlib.contextmanager
-def port(model, function, number):
-    """A function's device as an interface in a namespace."""
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(model.bound(function))
-        device = stack.enter_context(vdpa.Device(function.mgmtdev, f"bench{number}"))
-        space = stack.enter_context(vdpa.Namespace(f"bench{number}"))
-        device.bind("virtio_vdpa")
-        stack.callback(device.bind, None)
-        space.take(device.netdev, f"10.80.0.{number}/24")
-        yield space
-
-
-def iperf(here, there, address, seconds, *words):
-    """What the receiver of iperf3 got."""
-    with there.background("iperf3", "-s", "-1", "--forceflush") as server:
-        for line in server.stdout:
-            if "Server listening" in line:
-                break
-        output = here.run("iperf3", "-c", address, "-t", seconds, "-J", *words,
-                          timeout=60 + seconds).stdout
-    return json.loads(output)["end"]
-
-
 def traffic(model, names, mode, seconds, report):
     """From one function to another."""
-    functions = mlx5.functions()
-    with port(model, functions[names[0]], 1) as here, port(model, functions[names[1]], 2) as there:
-        end = iperf(here, there, "10.80.0.2", seconds, "-u", "-b", "0", "-l", "64")["sum"]
+    with c_vdpa.pair(model, *names) as (here, there):
+        end = here.iperf(there, "-u", "-b", "0", "-l", "64", seconds=seconds)["sum"]
         received = end["packets"] - end["lost_packets"]
         report.add(f"{mode}/udp-64/frames-per-s", received / end["seconds"])
-        end = iperf(here, there, "10.80.0.2", seconds)["sum_received"]
+        end = here.iperf(there, seconds=seconds)["sum_received"]
         report.add(f"{mode}/tcp/bits-per-s", end["bits_per_second"])
 
 
