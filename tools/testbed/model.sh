@@ -70,7 +70,7 @@ slot=16
 while read -r socket; do
 	MODEL_OPTIONS+=$(device $slot "$socket")
 	slot=$((slot + 1))
-done < <(sed -n 's/^socket = "\(.*\)"$/\1/p' "$config")
+done < <("$model" sockets --config "$config")
 MODEL_OPTIONS+=" -chardev socket,id=mlx5-model,path=/run/mlx5-model/control"
 MODEL_OPTIONS+=" -device virtio-serial-pci -device virtserialport,chardev=mlx5-model,name=mlx5-model"
 "$@"
