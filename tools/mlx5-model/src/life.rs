@@ -161,7 +161,6 @@ impl Execute for EnableHca {
         };
         hca.capabilities = Capabilities::new(&hca.platform.profile);
         hca.pages = Pages::new(&hca.platform.profile);
-        hca.vport.restore();
         Ok(Reply::done())
     }
 }
@@ -175,6 +174,7 @@ impl Execute for DisableHca {
         own_function(input.function_id(), input.embedded_cpu_function())?;
         hca.report("DISABLE_HCA", true);
         hca.pages.forget();
+        hca.vport.restore();
         hca.life.stage = Stage::Disabled;
         Ok(Reply::done())
     }

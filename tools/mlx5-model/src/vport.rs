@@ -133,8 +133,8 @@ impl Vport {
         Ok((up != before).then_some(up))
     }
 
-    /// Forgets what a driver changed. What the port is connected to stays as it is, and so does
-    /// what it counted.
+    /// Forgets what a driver changed, and who was heard behind it. What the port is connected to
+    /// stays as it is, and so does what it counted.
     pub fn restore(&self) {
         let mut state = self.state();
         *state = State {
@@ -146,6 +146,7 @@ impl Vport {
             cleared: state.cleared,
         };
         state.apply(&self.port);
+        self.port.forget();
     }
 
     /// The largest frame in bytes, with header, VLAN tag and check sequence.

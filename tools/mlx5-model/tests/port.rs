@@ -170,6 +170,24 @@ fn frames_go_where_addresses_are() {
 }
 
 #[test]
+fn who_was_behind_a_port_goes_with_its_driver() {
+    let board = Board::new(2).unwrap();
+    let [mut a, mut b, mut c] =
+        [0, 1, 2].map(|number| Side::new(&board, "cx7", number, Options::default()));
+    let guest = [2, 0xaa, 0, 0, 0, 3];
+    b.send(&Flow::new(guest, a.mac).frame(b"here is a guest"));
+    a.receive();
+    a.send(&Flow::new(a.mac, guest).frame(b"for b alone"));
+    assert_eq!((received(&mut b.host), received(&mut c.host)), (1, 0));
+    // It may be anywhere once nobody drives that port.
+    b.end();
+    a.send(&Flow::new(a.mac, guest).frame(b"for whoever has it"));
+    assert_eq!(received(&mut c.host), 1);
+    a.end();
+    c.end();
+}
+
+#[test]
 fn frames_are_as_large_as_the_port_allows() {
     let (mut a, mut b) = pair("cx7", Options::default());
     let length = |frame: &[u8]| (frame.len() - 14) as u16;

@@ -256,8 +256,13 @@ impl Connection {
     pub fn set_link(&self, up: bool) {
         self.with(|slot| slot.up.store(up, Ordering::Relaxed));
         if !up {
-            self.eswitch.change().fdb.forget(self.index);
+            self.forget();
         }
+    }
+
+    /// Forgets what was behind this port: who is there now is somebody else.
+    pub fn forget(&self) {
+        self.eswitch.change().fdb.forget(self.index);
     }
 
     /// Says how large frames may be without Ethernet header and VLAN tags, in bytes.
