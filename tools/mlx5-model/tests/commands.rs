@@ -3,6 +3,7 @@
 //! The command queue of a function, and what goes wrong with it on request.
 
 use std::{
+    hint,
     io::{
         self,
         Write, //
@@ -43,7 +44,11 @@ use prm::{
         OutputHeader, //
     },
     eq::EventType,
-    hca::EnableHca,
+    hca::{
+        EnableHca,
+        Nop,
+        NopIn, //
+    },
     init_segment::{
         InitSegment,
         NicInterface, //
@@ -407,4 +412,16 @@ fn a_trace_tells_what_happened() {
     let is = |line: &&serde_json::Value| line["opcode"] == "SET_HCA_CAP";
     let set = lines.iter().find(is).unwrap();
     assert_eq!(set["input"]["capability"]["port_type"], "ETH");
+}
+
+#[test]
+fn a_doorbell_without_a_command_hides_none_that_comes_later() {
+    let mut host = running();
+    for pause in (0..2000).cycle().take(20_000) {
+        // The firmware may be looking at the slot when it is rung again.
+        host.queue().ring(1 << 3);
+        (0..pause).for_each(|_| hint::spin_loop());
+        let output = host.queue().raw(3, &encode::<Nop>(&NopIn::new(), &[]), 16);
+        output.expect("the command is not lost");
+    }
 }

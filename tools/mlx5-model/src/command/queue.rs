@@ -277,7 +277,6 @@ impl Shared {
             }
             if state.rung != 0 {
                 let slots = std::mem::take(&mut state.rung);
-                state.busy |= slots;
                 return Some(Work::Fetch {
                     slots,
                     life: state.life,
@@ -367,7 +366,11 @@ impl Shared {
         if state.life != life {
             return;
         }
-        state.busy &= !idle;
+        // Slots may have been rung again meanwhile: those with a command for the same one, those
+        // without for one that may not have been there yet.
+        let taken = slots & !idle;
+        state.busy |= taken;
+        state.rung &= !taken;
         for job in jobs {
             let delay = job.effects.delay.filter(|_| self.is_delayed(&job));
             if let Some((_, delay)) = delay {
