@@ -2,19 +2,34 @@
 
 //! Virtqueue objects from state to state, and how they tell their driver.
 
+use std::sync::{
+    mpsc,
+    Arc,
+    Mutex, //
+};
+
 use mlx5_host::{
     net::{
         Net,
         Options, //
     },
-    packet::payload,
+    packet::{
+        payload,
+        Flow, //
+    },
     Board,
     Failure,
     Host, //
 };
+use mlx5_model::{
+    eswitch::Port,
+    frame::Frame, //
+};
 use prm::{
     virtq::{
         modify,
+        DestroyVirtioNetQ,
+        DestroyVirtioQCounters,
         State, //
     },
     Status, //
@@ -51,7 +66,7 @@ fn a_kick_before_its_time_is_lost() {
     let mut host = board.host("cx7", 0).unwrap();
     host.start().unwrap();
     let mut net = Net::new(&mut host, Options::default(), [2, 0, 0, 0, 0, 9]).unwrap();
-    let frame = mlx5_host::packet::Flow::new([2, 0, 0, 0, 0, 9], [0xff; 6]).frame(b"early");
+    let frame = Flow::new([2, 0, 0, 0, 0, 9], [0xff; 6]).frame(b"early");
     // The queue is in INIT: this kick is heard by nobody.
     net.send(&host, 1, &Default::default(), &frame);
     net.set_state(&mut host, 1, State::RDY).unwrap();
@@ -62,6 +77,53 @@ fn a_kick_before_its_time_is_lost() {
     assert!(net.wait_used(&mut host, 1).is_some());
     net.destroy(&mut host).unwrap();
     host.stop().unwrap();
+}
+
+/// A port that says when a frame comes, and keeps its thread as long as it is closed.
+struct Gate {
+    came: mpsc::Sender<()>,
+    closed: Mutex<()>,
+}
+
+impl Port for Gate {
+    fn receive(&self, _: &[&Frame]) {
+        let _ = self.came.send(());
+        drop(self.closed.lock());
+    }
+}
+
+#[test]
+fn what_a_destroyed_queue_used_is_free_though_its_turn_is_still_to_come() {
+    let board = Board::new(1).unwrap();
+    let mut host = board.host("cx7", 0).unwrap();
+    host.start().unwrap();
+    let options = Options {
+        pairs: 2,
+        ..Options::default()
+    };
+    let mut net = Net::new(&mut host, options, [2, 0, 0, 0, 0, 9]).unwrap();
+    net.start(&mut host).unwrap();
+    let (came, comes) = mpsc::channel();
+    let closed = Mutex::new(());
+    let gate = Arc::new(Gate { came, closed });
+    let _port = board.eswitch.attach(gate.clone(), 9000);
+    let frame = Flow::new([2, 0, 0, 0, 0, 9], [0xff; 6]).frame(b"held up");
+
+    // The only worker is held up with a frame of one queue, so that another one waits in line.
+    let closed = gate.closed.lock().unwrap();
+    net.send(&host, 1, &Default::default(), &frame);
+    comes.recv().unwrap();
+    net.send(&host, 3, &Default::default(), &frame);
+    let queue = &net.queues[3];
+    host.call::<DestroyVirtioNetQ>(|input| {
+        input.set_obj_id(queue.id);
+    })
+    .unwrap();
+    let free = host.call::<DestroyVirtioQCounters>(|input| {
+        input.set_obj_id(queue.counters);
+    });
+    drop(closed);
+    free.unwrap();
 }
 
 #[test]

@@ -80,7 +80,7 @@ pub enum Notifier {
     Msix(u16),
 }
 
-/// What a virtqueue uses, for as long as it is there.
+/// What a virtqueue uses, from when it is made until it is destroyed.
 pub struct Parts {
     /// Where its memory keys belong to.
     pub pd: Handle<Pd>,
@@ -92,6 +92,17 @@ pub struct Parts {
     pub tis: Option<Handle<Tis>>,
     /// How the driver is told.
     pub notifier: Notifier,
+}
+
+impl Parts {
+    /// Tells the driver of used buffers.
+    fn notify(&self, platform: &Platform) {
+        match &self.notifier {
+            Notifier::None => {}
+            Notifier::Qp(qp) => qp.send_event(platform),
+            Notifier::Msix(vector) => platform.interrupts.raise(*vector),
+        }
+    }
 }
 
 /// What moves the frames of a virtqueue that is ready.
@@ -122,6 +133,9 @@ struct Core {
     object: VirtioNetQObject,
     /// There is one in state RDY.
     mover: Option<Mover>,
+    /// None when it is destroyed. Who has it in hand then, or in line, must not keep the driver
+    /// from destroying what it used.
+    parts: Option<Parts>,
 }
 
 /// A virtqueue.
@@ -130,7 +144,7 @@ pub struct Virtq {
     index: u16,
     /// Known as soon as it is made.
     id: OnceLock<u32>,
-    parts: Parts,
+    transmits: bool,
     limits: Limits,
     traffic: Arc<QueueCounters>,
     /// Whether there is a mover, for who must not wait for the lock.
@@ -153,13 +167,14 @@ impl Virtq {
             platform,
             index,
             id: OnceLock::new(),
-            parts,
+            transmits: parts.tis.is_some(),
             limits,
             ready: AtomicBool::new(false),
             place: Place::default(),
             core: Mutex::new(Core {
                 object,
                 mover: None,
+                parts: Some(parts),
             }),
         }
     }
@@ -176,16 +191,19 @@ impl Virtq {
         Ok(())
     }
 
-    /// Ends its life. When this returns the driver's memory is not touched any more.
+    /// Ends its life. When this returns the driver's memory is not touched any more, and nothing is
+    /// in use for it.
     pub(super) fn close(&self) {
         self.platform.doorbells.remove(self.index);
         self.ready.store(false, Ordering::Release);
-        self.core.lock().mover = None;
+        let mut core = self.core.lock();
+        core.mover = None;
+        core.parts = None;
     }
 
     /// Returns whether it sends frames, and does not receive them.
     pub fn transmits(&self) -> bool {
-        self.parts.tis.is_some()
+        self.transmits
     }
 
     /// The driver rang its doorbell. Lost if it is not ready, as on hardware: the driver must ring
@@ -238,13 +256,12 @@ impl Virtq {
 
     fn start(&self, object: &VirtioNetQObject) -> Result<Mover, Refusal> {
         let queue = object.virtio_q_context();
-        let pd = self.parts.pd.id();
         let buffers = queue.virtio_q_mkey();
         let rings = match queue.desc_group_mkey() {
             0 => buffers,
             key => key,
         };
-        let open = |key| self.platform.mkeys.open(key, pd);
+        let open = |key| self.platform.mkeys.open(key, queue.pd());
         let (config, state, features) = settings::ring(object);
         let mut ring = Ring::new(config, state, features, open(rings), open(buffers))
             .map_err(|_| Refusal::RingSetup)?;
@@ -263,6 +280,7 @@ impl Virtq {
     }
 
     fn fail_locked(&self, core: &mut Core, failure: Failure) {
+        let Some(parts) = &core.parts else { return };
         if core.object.state() == Ok(State::ERR) {
             return;
         }
@@ -270,13 +288,13 @@ impl Virtq {
         if let Some(mover) = core.mover.take() {
             set_indices(&mut core.object, mover.into_ring().abandon());
             // It may not know yet of the last buffers that were used.
-            self.notify();
+            parts.notify(&self.platform);
         }
         core.object.set_state(State::ERR);
         core.object
             .virtio_q_context_mut()
             .set_error_type(failure.error_type());
-        if let Some(counters) = &self.parts.counters {
+        if let Some(counters) = &parts.counters {
             counters.add_failure(failure);
         }
         self.platform.events.post(Event::ObjectChange {
@@ -285,20 +303,11 @@ impl Virtq {
         });
     }
 
-    /// Tells the driver of used buffers.
-    fn notify(&self) {
-        match &self.parts.notifier {
-            Notifier::None => {}
-            Notifier::Qp(qp) => qp.send_event(&self.platform),
-            Notifier::Msix(vector) => self.platform.interrupts.raise(*vector),
-        }
-    }
-
-    fn count(&self, tally: &Tally) {
+    fn count(&self, parts: &Parts, tally: &Tally) {
         self.traffic.frames.add(tally.frames);
         self.traffic.bytes.add(tally.bytes);
         self.traffic.dropped.add(tally.dropped + tally.errors);
-        if let Some(counters) = &self.parts.counters {
+        if let Some(counters) = &parts.counters {
             counters.add(tally);
         }
     }
@@ -314,16 +323,21 @@ impl Task for Virtq {
     fn turn(&self) -> bool {
         for _ in 0..BATCHES {
             let mut core = self.core.lock();
-            let Some(Mover::Transmit(transmitter)) = &mut core.mover else {
+            let Core {
+                mover: Some(Mover::Transmit(transmitter)),
+                parts: Some(parts),
+                ..
+            } = &mut *core
+            else {
                 return false;
             };
             let mut tally = Tally::default();
             let sent = transmitter.batch(&mut tally, |frames| self.platform.port.send(frames));
-            self.count(&tally);
+            self.count(parts, &tally);
             match sent {
                 Ok(sent) => {
                     if sent.notify {
-                        self.notify();
+                        parts.notify(&self.platform);
                     }
                     if !sent.more {
                         return false;
@@ -347,15 +361,20 @@ impl Task for Virtq {
 impl ReceiveQueue for Virtq {
     fn receive(&self, frames: &[&Frame]) {
         let mut core = self.core.lock();
-        let Some(Mover::Receive(receiver)) = &mut core.mover else {
+        let Core {
+            mover: Some(Mover::Receive(receiver)),
+            parts: Some(parts),
+            ..
+        } = &mut *core
+        else {
             self.traffic.dropped.add(frames.len() as u64);
             return;
         };
         let mut tally = Tally::default();
         let received = receiver.batch(frames, &mut tally);
-        self.count(&tally);
+        self.count(parts, &tally);
         match received {
-            Ok(true) => self.notify(),
+            Ok(true) => parts.notify(&self.platform),
             Ok(false) => {}
             Err(failure) => self.fail_locked(&mut core, failure),
         }
