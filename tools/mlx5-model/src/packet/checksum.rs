@@ -60,13 +60,15 @@ impl Sum {
 
 /// The sum of what a TCP or UDP checksum covers besides the protocol's own bytes.
 fn pseudo_header(frame: &[u8], headers: &Headers) -> Option<Sum> {
-    let addresses = match headers.ip {
-        Ip::V4 => headers.l3 + 12..headers.l3 + 20,
-        Ip::V6 => headers.l3 + 8..headers.l3 + 40,
+    let (source, size) = match headers.ip {
+        Ip::V4 => (headers.l3 + 12, 4),
+        Ip::V6 => (headers.l3 + 8, 16),
     };
+    let address = |at: usize| frame.get(at..at + size);
     let len = headers.end.checked_sub(headers.l4)?;
     let sum = Sum::default()
-        .with(frame.get(addresses)?)
+        .with(address(source)?)
+        .with(address(headers.destination)?)
         .with_u16(headers.protocol.into());
     Some(Sum(sum.0 + len as u64))
 }

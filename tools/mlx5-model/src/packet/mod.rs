@@ -15,8 +15,8 @@ pub const TCP: u8 = 6;
 /// The protocol number of UDP.
 pub const UDP: u8 = 17;
 
-/// EtherTypes of VLAN tags.
-const TAGS: [u16; 2] = [0x8100, 0x88a8];
+/// EtherTypes of VLAN tags: a customer's and a service provider's.
+pub(crate) const TAGS: [u16; 2] = [0x8100, 0x88a8];
 /// The most tags that are looked behind.
 const MAX_TAGS: usize = 2;
 
@@ -27,6 +27,13 @@ const IPV6_LEN: usize = 40;
 
 /// The most extension headers of IPv6 that are looked behind.
 const MAX_EXTENSIONS: usize = 8;
+
+/// Types of routing headers in which the last address of the way comes first: of mobile hosts, and
+/// lists of segments.
+const ROUTES: [u8; 2] = [2, 4];
+/// Where that address is in a routing header, and where it ends.
+const ROUTE_START: usize = 8;
+const ROUTE_END: usize = 24;
 
 /// A version of the internet protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +51,9 @@ pub struct Headers {
     pub ip: Ip,
     /// Where the IP header begins, in bytes; what is before it is the Ethernet header with its tags.
     pub l3: usize,
+    /// Where the address begins of whom it is for in the end: that in the IP header, or that in a
+    /// routing header, which checksums count in its place.
+    pub destination: usize,
     /// Where what it carries begins, behind options and extension headers.
     pub l4: usize,
     /// Where what it carries ends by the length in the IP header, which may be before the frame's
@@ -84,7 +94,8 @@ pub fn ether_type(frame: &[u8]) -> Option<(u16, usize)> {
 }
 
 impl Headers {
-    /// Finds the headers; nothing if it is no IP packet, or one that is cut short.
+    /// Finds the headers; nothing if it is no IP packet, one that is cut short, or one that goes a
+    /// way of an unknown type.
     pub fn parse(frame: &[u8]) -> Option<Self> {
         let (type_, l3) = ether_type(frame)?;
         let packet = frame.get(l3..)?;
@@ -104,6 +115,7 @@ impl Headers {
         Some(Self {
             ip: Ip::V4,
             l3,
+            destination: l3 + 16,
             l4: l3 + len,
             end: l3 + total.clamp(len, packet.len()),
             protocol: *packet.get(9)?,
@@ -114,6 +126,7 @@ impl Headers {
 
     fn parse_v6(l3: usize, packet: &[u8]) -> Option<Self> {
         let mut len = IPV6_LEN;
+        let mut destination = 24;
         let mut protocol = *packet.get(6)?;
         let mut fragment = false;
         for _ in 0..MAX_EXTENSIONS {
@@ -126,6 +139,13 @@ impl Headers {
                 }
                 _ => break,
             };
+            // Some of the way is left to go.
+            if protocol == 43 && *packet.get(len + 3)? != 0 {
+                if !ROUTES.contains(packet.get(len + 2)?) || extension < ROUTE_END {
+                    return None;
+                }
+                destination = len + ROUTE_START;
+            }
             protocol = *packet.get(len)?;
             len += extension;
         }
@@ -136,6 +156,7 @@ impl Headers {
         Some(Self {
             ip: Ip::V6,
             l3,
+            destination: l3 + destination,
             l4: l3 + len,
             end: l3 + total.max(len).min(packet.len()),
             protocol,

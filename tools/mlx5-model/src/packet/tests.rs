@@ -189,6 +189,7 @@ proptest! {
         if let Some(headers) = Headers::parse(&frame) {
             prop_assert!(headers.l3 <= headers.l4);
             prop_assert!(headers.l4 <= headers.end && headers.end <= frame.len());
+            prop_assert!(headers.destination < headers.l4);
             header.csum_start = headers.l4 as u16;
             header.csum_offset = 16;
         }
@@ -199,6 +200,76 @@ proptest! {
         checksum::is_whole(&frame);
         checksum::complete(&mut frame, header.csum_start, header.csum_offset);
     }
+}
+
+/// The same IPv6 packet with extension headers behind its header.
+fn extended(frame: &[u8], extensions: &[(u8, &[u8])]) -> Vec<u8> {
+    let (head, rest) = frame.split_at(54);
+    let mut head = head.to_vec();
+    let mut protocol = head[20];
+    let mut middle = Vec::new();
+    for (kind, rest) in extensions.iter().rev() {
+        middle = [&[protocol][..], rest, &middle].concat();
+        protocol = *kind;
+    }
+    head[20] = protocol;
+    let len = middle.len() + rest.len();
+    write_u16(&mut head, 18, len as u16);
+    [&head[..], &middle, rest].concat()
+}
+
+/// The same without its extension headers, which have `len` bytes, on the last leg of its way.
+fn stripped(frame: &[u8], len: usize, destination: [u8; 16]) -> Vec<u8> {
+    let mut bytes = frame.to_vec();
+    let extensions: Vec<u8> = bytes.drain(54..54 + len).collect();
+    let rest = (bytes.len() - 54) as u16;
+    assert_eq!(usize::from(rest) + len, frame.len() - 54);
+    assert_eq!(frame[18..20], (rest + len as u16).to_be_bytes());
+    assert_eq!(extensions.len(), len);
+    write_u16(&mut bytes, 18, rest);
+    bytes[20] = TCP;
+    bytes[38..54].copy_from_slice(&destination);
+    bytes
+}
+
+#[test]
+fn extension_headers_are_part_of_every_segment() {
+    let last = [0xfe; 16];
+    let payload: Vec<u8> = (0..3000).map(|n| n as u8).collect();
+    let frame = tcp(Ip::V6, false, 0x18, &payload);
+    let hop_by_hop: (u8, &[u8]) = (0, &[0, 1, 4, 0, 0, 0, 0]);
+    let options: (u8, &[u8]) = (60, &[1, 1, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    // One segment is left, or none any more.
+    let route = |left: u8| [&[2, 4, left, 0, 0, 0, 0][..], &last].concat();
+    let (way, gone) = (route(1), route(0));
+    for extensions in [
+        vec![hop_by_hop],
+        vec![hop_by_hop, (43, &way[..]), options],
+        vec![(43, &gone[..])],
+    ] {
+        let mut whole = extended(&frame, &extensions);
+        let len = whole.len() - frame.len();
+        if extensions.contains(&(43, &way[..])) {
+            whole[38..54].fill(0xfc);
+        }
+        assert!(checksum::is_whole(&whole));
+        let mut together = Vec::new();
+        for segment in segments(&whole, 1000) {
+            assert_eq!(segment[54..54 + len], whole[54..54 + len]);
+            assert!(checksum::is_whole(&segment));
+            let plain = stripped(&segment, len, last);
+            together.extend_from_slice(opened(&plain).2);
+        }
+        assert_eq!(together, payload);
+    }
+    // Nobody knows where this way leads.
+    let unknown = [&[2, 3, 1, 0, 0, 0, 0][..], &last].concat();
+    assert_eq!(
+        Headers::parse(&extended(&frame, &[(43, &unknown[..])])),
+        None
+    );
+    let short: (u8, &[u8]) = (43, &[0, 4, 1, 0, 0, 0, 0]);
+    assert_eq!(Headers::parse(&extended(&frame, &[short])), None);
 }
 
 #[test]
