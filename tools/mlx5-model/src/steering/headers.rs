@@ -2,15 +2,19 @@
 
 //! The headers of a frame, as flow tables match them.
 
+use crate::packet::{
+    read_u16,
+    TCP,
+    UDP, //
+};
+
 /// Types of Ethernet frames.
 const IPV4: u16 = 0x0800;
 const IPV6: u16 = 0x86dd;
 const CVLAN: u16 = 0x8100;
 const SVLAN: u16 = 0x88a8;
 
-/// Protocols of IP packets, and extension headers of IPv6 that another header follows.
-pub(super) const TCP: u8 = 6;
-pub(super) const UDP: u8 = 17;
+/// Extension headers of IPv6 that another header follows.
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;
@@ -58,7 +62,7 @@ impl Headers {
     fn read(&mut self, frame: &[u8]) -> Option<()> {
         self.put(DMAC, frame.get(..6)?);
         self.put(SMAC, frame.get(6..12)?);
-        let mut ethertype = word(frame, 12)?;
+        let mut ethertype = read_u16(frame, 12)?;
         let mut at = 14;
         let mut flags = 0;
         match ethertype {
@@ -68,11 +72,11 @@ impl Headers {
         }
         if flags != 0 {
             self.put(FIRST_TAG, frame.get(14..16)?);
-            ethertype = word(frame, 16)?;
+            ethertype = read_u16(frame, 16)?;
             at = 18;
             // The protocol is looked for behind one more tag.
             if matches!(ethertype, CVLAN | SVLAN) {
-                ethertype = word(frame, 20)?;
+                ethertype = read_u16(frame, 20)?;
                 at = 22;
             }
         }
@@ -100,7 +104,7 @@ impl Headers {
         self.put(DESTINATION_ADDRESS + 12, &header[16..20]);
         flags |= 4 << VERSION_SHIFT;
         // More fragments follow, or others go before.
-        let fragment = word(header, 6)? & 0x3fff != 0;
+        let fragment = read_u16(header, 6)? & 0x3fff != 0;
         if fragment {
             flags |= FRAG;
         }
@@ -147,7 +151,7 @@ impl Headers {
         match protocol {
             TCP => {
                 self.put(TCP_PORTS, segment.get(..4)?);
-                let flags = flags | word(segment, 12)? & 0x1ff;
+                let flags = flags | read_u16(segment, 12)? & 0x1ff;
                 self.put(FLAGS, &flags.to_be_bytes());
             }
             UDP => self.put(UDP_PORTS, segment.get(..4)?),
@@ -200,10 +204,4 @@ impl Headers {
         let found = self.is_whole(UDP);
         found.then(|| (&self.0[28..30], &self.0[30..32]))
     }
-}
-
-/// The 16 bits at `at`.
-fn word(bytes: &[u8], at: usize) -> Option<u16> {
-    let bytes = bytes.get(at..at.checked_add(2)?)?;
-    Some(u16::from_be_bytes([bytes[0], bytes[1]]))
 }
