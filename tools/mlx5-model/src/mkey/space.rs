@@ -13,7 +13,6 @@ use virtio::memory::{
     Fault,
     Memory, //
 };
-use vm_memory::VolatileSlice;
 
 use super::{
     key::{
@@ -102,30 +101,6 @@ impl Space {
     /// The number of the key.
     pub fn key(&self) -> u32 {
         self.key
-    }
-
-    /// Gives the pieces of this process' memory that the `len` bytes at `addr` are to `each`, in
-    /// order: to copy from or to something else without a copy in between. No piece is given if a
-    /// byte is out of reach.
-    ///
-    /// # Errors
-    ///
-    /// A [`Fault`] if a byte is not there or `access` to it is not allowed.
-    pub fn slices(
-        &self,
-        addr: u64,
-        len: usize,
-        access: Access,
-        mut each: impl FnMut(VolatileSlice<'_>),
-    ) -> Result<(), Fault> {
-        self.access(addr, len, access, |memory, spans| {
-            for span in spans {
-                memory
-                    .slices(span.bus, span.len, access)?
-                    .for_each(&mut each);
-            }
-            Ok(())
-        })
     }
 
     /// Looks up `len` bytes at `addr` and does something to them before the keys can go.

@@ -5,10 +5,6 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        atomic::{
-            AtomicU64,
-            Ordering, //
-        },
         Arc,
         Weak, //
     }, //
@@ -25,29 +21,15 @@ use super::Virtq;
 #[derive(Default)]
 pub struct Doorbells {
     queues: RwLock<BTreeMap<u16, Weak<Virtq>>>,
-    /// Kicks of no virtqueue at all.
-    unheard: AtomicU64,
 }
 
 impl Doorbells {
-    /// The doorbell of queue `index` was rung. Lost if the queue is not ready.
+    /// The doorbell of queue `index` was rung. Lost if the queue is not ready, or not there.
     pub fn kick(&self, index: u16) {
-        match self.queue(index) {
-            Some(queue) => queue.kick(),
-            None => {
-                self.unheard.fetch_add(1, Ordering::Relaxed);
-            }
+        let queue = self.queues.read().get(&index).and_then(Weak::upgrade);
+        if let Some(queue) = queue {
+            queue.kick();
         }
-    }
-
-    /// The virtqueue that hears doorbell `index`.
-    pub fn queue(&self, index: u16) -> Option<Arc<Virtq>> {
-        self.queues.read().get(&index).and_then(Weak::upgrade)
-    }
-
-    /// How many kicks there were for no virtqueue at all.
-    pub fn unheard(&self) -> u64 {
-        self.unheard.load(Ordering::Relaxed)
     }
 
     /// Has `queue` hear doorbell `index`.

@@ -35,9 +35,6 @@ use super::ring::{
     options, //
 };
 
-/// The most entries of a virtqueue. No capability says it.
-pub const MAX_SIZE: u16 = 32768;
-
 /// What can be changed.
 const KNOWN: u64 = modify::STATE
     | modify::DIRTY_BITMAP_PARAMS
@@ -105,7 +102,9 @@ impl Limits {
         if queue.full_emulation() || queue.offload_type() != 0 || queue.max_tunnel_desc() != 0 {
             return Err(Refusal::Emulation);
         }
-        if !queue.queue_size().is_power_of_two() || queue.queue_size() > MAX_SIZE {
+        // No capability says how many entries it can have: as many as the standard allows, and
+        // more than that do not fit in the field.
+        if !queue.queue_size().is_power_of_two() {
             return Err(Refusal::QueueSize);
         }
         if u32::from(queue.queue_index()) >= self.queues {
