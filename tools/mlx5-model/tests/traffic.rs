@@ -251,6 +251,49 @@ fn flows_are_spread_over_queues() {
 }
 
 #[test]
+fn many_queues_at_once() {
+    const EACH: usize = 60;
+    const SENDERS: [usize; 4] = [1, 3, 5, 7];
+
+    let options = Options {
+        pairs: 4,
+        ..Options::default()
+    };
+    let (mut a, mut b) = pair("cx7", options);
+    for round in 0..5 {
+        for (queue, n) in SENDERS
+            .iter()
+            .flat_map(|queue| (0..EACH).map(|n| (*queue, n)))
+        {
+            let flow = Flow {
+                tcp: true,
+                ports: ((1000 + n) as u16, queue as u16),
+                ..flow(&a, &b)
+            };
+            let frame = flow.frame(&payload(round, n));
+            assert!(a
+                .net
+                .put(queue, &Header::default(), &frame, 2000, Shape::Direct));
+        }
+        for queue in SENDERS {
+            a.net.publish(&a.host, queue);
+        }
+        spread(&mut b, SENDERS.len() * EACH);
+        for queue in SENDERS {
+            for _ in 0..EACH {
+                let used = a
+                    .net
+                    .wait_used(&mut a.host, queue)
+                    .expect("a frame is sent");
+                a.net.give_back(queue, &used);
+            }
+        }
+    }
+    a.end();
+    b.end();
+}
+
+#[test]
 fn steering_by_address_and_vlan() {
     let (mut a, mut b) = pair("cx7", Options::default());
     let marker = flow(&a, &b).frame(b"marker");
