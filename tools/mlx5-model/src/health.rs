@@ -6,8 +6,6 @@
 //! must be 0, and at a bit that asks for a reset. What it finds wrong is not repaired by commands:
 //! the firmware is reset, and a driver starts it from the beginning.
 
-use prm::init_segment::NicInterface;
-
 use crate::init_segment::Registers;
 
 /// In `rfr_severity`: a reset is asked for.
@@ -30,12 +28,9 @@ pub fn fall_ill(registers: &Registers, syndrome: u8, fatal: bool) {
     });
 }
 
-/// The firmware is well. After a reset, no driver has the function.
-pub fn recover(registers: &Registers, reset: bool) {
+/// The firmware is well.
+pub fn recover(registers: &Registers) {
     registers.set_health(true, |health| {
         health.set_synd(0).set_rfr_severity(0);
     });
-    if reset {
-        registers.set_interface(NicInterface::DISABLED);
-    }
 }

@@ -263,6 +263,46 @@ fn a_device_that_is_gone_reads_as_ones_and_comes_back() {
     host.stop().unwrap();
 }
 
+/// Reads 32 bits of BAR 0.
+fn register(host: &Host, offset: u64) -> u32 {
+    let mut bytes = [0; 4];
+    host.function.bar_read(offset, &mut bytes);
+    u32::from_be_bytes(bytes)
+}
+
+#[test]
+fn a_fault_stays_when_another_of_its_kind_goes() {
+    let mut host = host();
+    let gone = json!({"kind": "gone"});
+    let ids = [fault(&host, gone.clone()), fault(&host, gone)];
+    host.function.clear_fault(ids[1]).unwrap();
+    assert_eq!(register(&host, 0), u32::MAX);
+    let page = host.memory.alloc(1);
+    let memory = &host.function.platform.memory;
+    assert!(memory.snapshot().load::<u8>(page.addr()).is_err());
+    host.function.clear_fault(ids[0]).unwrap();
+    host.reset();
+    host.start().unwrap();
+
+    let syndrome = |host: &Host| register(host, 0x23c) >> 16 & 0xff;
+    let counts = |host: &Host| register(host, 0x1010) != register(host, 0x1010);
+    let fatal = json!({"kind": "health", "syndrome": "HW_FATAL_ERR"});
+    let hot = json!({"kind": "health", "syndrome": "HIGH_TEMP_ERR", "fatal": false});
+    let ids = [fault(&host, fatal.clone()), fault(&host, hot)];
+    // It does not come back to life by being hot too.
+    assert_eq!((syndrome(&host), counts(&host)), (8, false));
+    let other = fault(&host, fatal);
+    host.function.clear_fault(ids[0]).unwrap();
+    assert_eq!((syndrome(&host), counts(&host)), (8, false));
+    host.function.clear_fault(other).unwrap();
+    assert_eq!((syndrome(&host), counts(&host)), (0x10, true));
+    host.function.clear_fault(ids[1]).unwrap();
+    assert_eq!((syndrome(&host), counts(&host)), (0, true));
+    host.reset();
+    host.start().unwrap();
+    host.stop().unwrap();
+}
+
 #[test]
 fn a_reset_leaves_nothing() {
     let board = Board::new(1).unwrap();

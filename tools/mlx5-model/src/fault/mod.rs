@@ -122,8 +122,9 @@ pub enum Fault {
         #[serde(default = "yes")]
         fatal: bool,
     },
-    /// The device does not answer any more, at once: it reads as all ones, and neither reaches the
-    /// driver's memory nor interrupts. When the fault is cleared it is as after a reset.
+    /// The device does not answer any more, at once: its BAR reads as all ones, and it neither
+    /// reaches the driver's memory nor interrupts. When the fault is cleared it is as after a
+    /// reset.
     Gone {},
 }
 

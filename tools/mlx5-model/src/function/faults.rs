@@ -2,6 +2,7 @@
 
 //! What faults do to a function at once, and how it recovers from them.
 
+use prm::init_segment::NicInterface;
 use serde_json::json;
 
 use super::Function;
@@ -55,8 +56,10 @@ impl Function {
         match fault {
             Fault::Delay { .. } => self.commands.hurry(),
             Fault::Health { fatal, .. } => {
-                health::recover(&self.registers, fatal);
-                if fatal {
+                self.tell_health();
+                if fatal && !faults.is_dead() {
+                    // After a reset, no driver has the function.
+                    self.registers.set_interface(NicInterface::DISABLED);
                     self.renew("firmware reset");
                 }
             }
@@ -66,7 +69,8 @@ impl Function {
                     self.set_link(true);
                 }
             }
-            Fault::Gone {} => {
+            // Another one may still keep it away.
+            Fault::Gone {} if !faults.is_gone() => {
                 self.reset();
                 self.platform.memory.set_reachable(true);
             }
@@ -76,6 +80,20 @@ impl Function {
             .journal
             .note("fault cleared", || json!({ "id": id }));
         Ok(())
+    }
+
+    /// Has the registers say what is wrong with the firmware: of several things the worst, and of
+    /// those the last.
+    fn tell_health(&self) {
+        let faults = self.faults();
+        let ills = faults.iter().filter_map(|listed| match &listed.fault {
+            Fault::Health { syndrome, fatal } => Some((*fatal, health_syndrome(syndrome).ok()?)),
+            _ => None,
+        });
+        match ills.max_by_key(|(fatal, _)| *fatal) {
+            Some((fatal, syndrome)) => health::fall_ill(&self.registers, syndrome, fatal),
+            None => health::recover(&self.registers),
+        }
     }
 
     /// What the port is connected to comes up or goes down; the driver is told if its link does.
@@ -125,9 +143,7 @@ impl Function {
                     return Err(FaultError::NotNow(why.to_owned()));
                 }
             }
-            Fault::Health { syndrome, fatal } => {
-                health::fall_ill(&self.registers, health_syndrome(syndrome)?, *fatal);
-            }
+            Fault::Health { .. } => self.tell_health(),
             Fault::Gone {} => {
                 platform.memory.set_reachable(false);
                 self.commands.reset();
