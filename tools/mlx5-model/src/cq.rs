@@ -9,12 +9,9 @@
 //!
 //! Moderation is accepted and told again, but every event is sent at once.
 
-use std::sync::{
-    Mutex,
-    RwLock,
-    Weak, //
-};
+use std::sync::Weak;
 
+use parking_lot::Mutex;
 use prm::{
     cap::CmdHcaCap,
     command::OutputHeader,
@@ -60,6 +57,7 @@ use crate::{
     object::{
         self,
         Handle,
+        Shared,
         Table, //
     },
     platform::Platform,
@@ -129,7 +127,7 @@ impl Ring {
 impl Cq {
     /// Writes an entry, but for its owner bit, and sends an event if the queue is armed.
     pub(crate) fn complete(&self, platform: &Platform, mut entry: Cqe) {
-        let mut ring = self.ring.lock().unwrap();
+        let mut ring = self.ring.lock();
         if ring.closed || ring.status != CqStatus::OK {
             return;
         }
@@ -189,7 +187,7 @@ impl Cq {
 
     /// The driver armed the queue.
     fn arm(&self, platform: &Platform, doorbell: &CqDoorbell) {
-        let mut ring = self.ring.lock().unwrap();
+        let mut ring = self.ring.lock();
         ring.consumed(doorbell.consumer_counter());
         // Entries that ask for an event are not told from others: none does.
         if ring.closed || doorbell.arm_sn() != ring.events || doorbell.solicited() {
@@ -203,16 +201,16 @@ impl Cq {
 
     /// Tries `pair` again when the driver arms the queue.
     pub(crate) fn wait(&self, pair: Weak<Qp>) {
-        self.starved.lock().unwrap().push(pair);
+        self.starved.lock().push(pair);
     }
 
     /// Writes nothing from now on.
     fn close(&self) {
-        self.ring.lock().unwrap().closed = true;
+        self.ring.lock().closed = true;
     }
 
     fn query(&self) -> QueryCqOut {
-        let ring = self.ring.lock().unwrap();
+        let ring = self.ring.lock();
         let mut output = QueryCqOut::new();
         let context = output.cq_context_mut();
         *context = ring.context.clone();
@@ -232,7 +230,7 @@ impl Cq {
         if select & !(MODIFY_PERIOD | MODIFY_COUNT | MODIFY_OVERRUN | MODIFY_PERIOD_MODE) != 0 {
             return Err(Refusal::NotOffered);
         }
-        let mut ring = self.ring.lock().unwrap();
+        let mut ring = self.ring.lock();
         if select & MODIFY_PERIOD != 0 {
             ring.context.set_cq_period(from.cq_period());
         }
@@ -250,27 +248,23 @@ impl Cq {
 }
 
 /// The completion queues of a function.
-pub struct Cqs {
-    queues: RwLock<Table<Cq>>,
+pub type Cqs = Shared<Cq>;
+
+/// Makes a function's completion queues, none yet.
+pub fn cqs(general: &CmdHcaCap) -> Cqs {
+    let count = object::count(general.log_max_cq());
+    Table::new("completion queue", 1, count).into()
 }
 
 impl Cqs {
-    /// Makes a function's completion queues, none yet.
-    pub fn new(general: &CmdHcaCap) -> Self {
-        let count = object::count(general.log_max_cq());
-        Self {
-            queues: RwLock::new(Table::new("completion queue", 1, count)),
-        }
-    }
-
     /// The driver wrote to the doorbell of completion queues in page `uar`.
     pub fn doorbell(&self, platform: &Platform, uar: u32, doorbell: &CqDoorbell) {
         let starved = {
-            let queues = self.queues.read().unwrap();
+            let queues = self.read();
             match queues.get(doorbell.cqn()) {
                 Ok(cq) if cq.uar.id() == uar => {
                     cq.arm(platform, doorbell);
-                    std::mem::take(&mut *cq.starved.lock().unwrap())
+                    std::mem::take(&mut *cq.starved.lock())
                 }
                 _ => return,
             }
@@ -280,30 +274,9 @@ impl Cqs {
         }
     }
 
-    /// Uses a queue: it is not destroyed until the handle is dropped.
-    ///
-    /// # Errors
-    ///
-    /// As [`Table::hold`].
-    pub fn hold(&self, cqn: u32) -> Result<Handle<Cq>, Refusal> {
-        self.queues.read().unwrap().hold(cqn)
-    }
-
-    /// How many queues there are.
-    pub fn len(&self) -> usize {
-        self.queues.read().unwrap().len()
-    }
-
-    /// Returns whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     /// Takes every queue away, used or not. Nothing is written when this returns.
     pub fn clear(&self) {
-        let mut queues = self.queues.write().unwrap();
-        queues.iter().for_each(|(_, cq)| cq.close());
-        queues.clear();
+        self.clear_with(Cq::close);
     }
 }
 
@@ -334,7 +307,7 @@ impl Execute for CreateCq {
         let platform = &hca.platform;
         let uar = hca.uars.hold(context.uar_page())?;
         let eq = platform.events.hold(context.c_eqn_or_apu_element())?;
-        let cqn = platform.cqs.queues.write().unwrap().add_with(|number| Cq {
+        let cqn = platform.cqs.write().add_with(|number| Cq {
             number,
             buffer,
             log_size: context.log_cq_size(),
@@ -364,19 +337,14 @@ impl Execute for DestroyCq {
         input: &DestroyCqIn,
         _: &[u8],
     ) -> Result<Reply<OutputHeader>, Refusal> {
-        hca.platform
-            .cqs
-            .queues
-            .write()
-            .unwrap()
-            .remove(input.cqn())?;
+        hca.platform.cqs.write().remove(input.cqn())?;
         Ok(Reply::done())
     }
 }
 
 impl Execute for QueryCq {
     fn execute(hca: &mut Hca, input: &QueryCqIn, _: &[u8]) -> Result<Reply<QueryCqOut>, Refusal> {
-        let queues = hca.platform.cqs.queues.read().unwrap();
+        let queues = hca.platform.cqs.read();
         let cq = queues.get(input.cqn())?;
         Ok(Reply {
             output: cq.query(),
@@ -391,7 +359,7 @@ impl Execute for ModifyCq {
         input: &ModifyCqIn,
         _: &[u8],
     ) -> Result<Reply<OutputHeader>, Refusal> {
-        let queues = hca.platform.cqs.queues.read().unwrap();
+        let queues = hca.platform.cqs.read();
         let cq = queues.get(input.cqn())?;
         // A variant of the command resizes the queue.
         if input.op_mod() != 0 {

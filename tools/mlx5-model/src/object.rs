@@ -12,6 +12,12 @@ use std::{
     sync::Arc, //
 };
 
+use parking_lot::{
+    RwLock,
+    RwLockReadGuard,
+    RwLockWriteGuard, //
+};
+
 use crate::refusal::Refusal;
 
 /// How many other numbers are given out before one is given out again.
@@ -202,6 +208,43 @@ impl<T> Table<T> {
     }
 }
 
+/// A table that traffic and doorbells look into too, without the lock that commands are under.
+pub struct Shared<T>(RwLock<Table<T>>);
+
+impl<T> From<Table<T>> for Shared<T> {
+    fn from(table: Table<T>) -> Self {
+        Self(RwLock::new(table))
+    }
+}
+
+impl<T> Shared<T> {
+    /// The table, which does not change meanwhile.
+    pub(crate) fn read(&self) -> RwLockReadGuard<'_, Table<T>> {
+        self.0.read()
+    }
+
+    /// The table, which nobody else looks into meanwhile.
+    pub(crate) fn write(&self) -> RwLockWriteGuard<'_, Table<T>> {
+        self.0.write()
+    }
+
+    /// Uses an object: it stays until the handle is dropped.
+    ///
+    /// # Errors
+    ///
+    /// As [`Table::get`].
+    pub fn hold(&self, id: u32) -> Result<Handle<T>, Refusal> {
+        self.read().hold(id)
+    }
+
+    /// Takes every object away, used or not, each after `end` was called with it.
+    pub(crate) fn clear_with(&self, end: impl Fn(&T)) {
+        let mut table = self.write();
+        table.iter().for_each(|(_, object)| end(object));
+        table.clear();
+    }
+}
+
 /// What has objects.
 pub trait Census {
     /// Adds how many objects there are of each type, with what they are called.
@@ -211,6 +254,12 @@ pub trait Census {
 impl<T> Census for Table<T> {
     fn count(&self, add: &mut dyn FnMut(&'static str, usize)) {
         add(self.name, self.len());
+    }
+}
+
+impl<T> Census for Shared<T> {
+    fn count(&self, add: &mut dyn FnMut(&'static str, usize)) {
+        self.read().count(add);
     }
 }
 

@@ -75,9 +75,9 @@ impl Platform {
 
 impl Census for Platform {
     fn count(&self, add: &mut dyn FnMut(&'static str, usize)) {
-        add("queue pair", self.qps.len());
-        add("completion queue", self.cqs.len());
-        add("event queue", self.events.len());
+        self.qps.count(add);
+        self.cqs.count(add);
+        self.events.count(add);
         add("memory key", self.mkeys.len());
     }
 }

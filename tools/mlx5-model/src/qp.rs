@@ -17,12 +17,9 @@
 //! with the next message and when the driver arms the completion queue, before which it posts.
 //! A pair that is put into error keeps the receive entries it has: they are not flushed.
 
-use std::sync::{
-    Arc,
-    Mutex,
-    RwLock, //
-};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use prm::{
     cap::CmdHcaCap,
     command::OutputHeader,
@@ -80,6 +77,7 @@ use crate::{
     object::{
         self,
         Handle,
+        Shared,
         Table, //
     },
     pd::Pd,
@@ -176,17 +174,17 @@ impl Qp {
     /// May be called from any thread, with any lock held but those of the queues.
     pub fn send_event(&self, platform: &Platform) {
         let remote = {
-            let inner = self.inner.lock().unwrap();
+            let inner = self.inner.lock();
             if inner.state != QpState::RTS {
                 return;
             }
             inner.context.remote_qpn()
         };
-        let peer = match platform.qps.pairs.read().unwrap().get(remote) {
+        let peer = match platform.qps.read().get(remote) {
             Ok(peer) => peer.clone(),
             Err(_) => return,
         };
-        let mut inner = peer.inner.lock().unwrap();
+        let mut inner = peer.inner.lock();
         if inner.context.remote_qpn() == self.number {
             inner.held = inner.held.saturating_add(1);
             peer.receive(platform, &mut inner);
@@ -195,7 +193,7 @@ impl Qp {
 
     /// The driver may have posted receive entries.
     pub(crate) fn retry(self: &Arc<Self>, platform: &Platform) {
-        let mut inner = self.inner.lock().unwrap();
+        let mut inner = self.inner.lock();
         self.receive(platform, &mut inner);
     }
 
@@ -248,7 +246,7 @@ impl Qp {
         to: QpState,
         take: impl FnOnce(&mut QpContext),
     ) -> Result<(), Refusal> {
-        let mut inner = self.inner.lock().unwrap();
+        let mut inner = self.inner.lock();
         if inner.state != from {
             return Err(Refusal::QpState);
         }
@@ -259,7 +257,7 @@ impl Qp {
 
     /// Goes to a state that can be reached from all.
     fn stop(&self, to: QpState) {
-        let mut inner = self.inner.lock().unwrap();
+        let mut inner = self.inner.lock();
         inner.state = to;
         inner.held = 0;
         if to == QpState::RST {
@@ -269,7 +267,7 @@ impl Qp {
     }
 
     fn query(&self, platform: &Platform) -> QueryQpOut {
-        let inner = self.inner.lock().unwrap();
+        let inner = self.inner.lock();
         let mut output = QueryQpOut::new();
         let context = output.qpc_mut();
         *context = inner.context.clone();
@@ -283,48 +281,23 @@ impl Qp {
 }
 
 /// The queue pairs of a function.
-pub struct Qps {
-    pairs: RwLock<Table<Qp>>,
+pub type Qps = Shared<Qp>;
+
+/// Makes a function's queue pairs, none yet.
+pub fn qps(general: &CmdHcaCap) -> Qps {
+    let count = object::count(general.log_max_qp());
+    // Those before have a meaning of their own in networks.
+    Table::new("queue pair", 0x40, count).into()
 }
 
 impl Qps {
-    /// Makes a function's queue pairs, none yet.
-    pub fn new(general: &CmdHcaCap) -> Self {
-        let count = object::count(general.log_max_qp());
-        Self {
-            // Those before have a meaning of their own in networks.
-            pairs: RwLock::new(Table::new("queue pair", 0x40, count)),
-        }
-    }
-
-    /// Uses a queue pair: it is not destroyed until the handle is dropped.
-    ///
-    /// # Errors
-    ///
-    /// As [`Table::hold`].
-    pub fn hold(&self, qpn: u32) -> Result<Handle<Qp>, Refusal> {
-        self.pairs.read().unwrap().hold(qpn)
-    }
-
-    /// How many queue pairs there are.
-    pub fn len(&self) -> usize {
-        self.pairs.read().unwrap().len()
-    }
-
-    /// Returns whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     /// Takes every queue pair away, used or not: it sends and receives nothing any more.
     pub fn clear(&self) {
-        let mut pairs = self.pairs.write().unwrap();
-        pairs.iter().for_each(|(_, pair)| pair.stop(QpState::RST));
-        pairs.clear();
+        self.clear_with(|pair| pair.stop(QpState::RST));
     }
 
     fn get(&self, qpn: u32) -> Result<Arc<Qp>, Refusal> {
-        self.pairs.read().unwrap().get(qpn).cloned()
+        self.read().get(qpn).cloned()
     }
 }
 
@@ -350,8 +323,7 @@ impl Execute for CreateQp {
             page => Some(hca.uars.hold(page)?),
         };
         let pd = hca.pds.hold(context.pd())?;
-        let mut pairs = hca.platform.qps.pairs.write().unwrap();
-        let qpn = pairs.add_with(|number| Qp {
+        let qpn = hca.platform.qps.write().add_with(|number| Qp {
             number,
             _pd: pd,
             _uar: uar,
@@ -375,13 +347,7 @@ impl Execute for DestroyQp {
         input: &DestroyQpIn,
         _: &[u8],
     ) -> Result<Reply<OutputHeader>, Refusal> {
-        let pair = hca
-            .platform
-            .qps
-            .pairs
-            .write()
-            .unwrap()
-            .remove(input.qpn())?;
+        let pair = hca.platform.qps.write().remove(input.qpn())?;
         // Who found it before it went is done with it now.
         pair.stop(QpState::RST);
         Ok(Reply::done())

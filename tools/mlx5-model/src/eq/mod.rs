@@ -8,12 +8,9 @@
 //! page of doorbells, with the number of entries it has consumed; if others were written meanwhile
 //! the interrupt is raised at once.
 
-use std::sync::{
-    Arc,
-    Mutex,
-    RwLock, //
-};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use prm::{
     command::OutputHeader,
     eq::{
@@ -55,7 +52,9 @@ use crate::{
     hca::Hca,
     memory::DmaSpace,
     object::{
+        Census,
         Handle,
+        Shared,
         Table, //
     },
     platform::Interrupts,
@@ -222,7 +221,7 @@ impl Eq {
     /// Writes an entry. Returns whether the interrupt must be raised, or nothing if the entry could
     /// not be written.
     fn write(&self, memory: &DmaSpace, mut entry: Eqe) -> Option<bool> {
-        let mut ring = self.ring.lock().unwrap();
+        let mut ring = self.ring.lock();
         if ring.closed {
             return None;
         }
@@ -250,7 +249,7 @@ impl Eq {
 
     /// The driver has consumed entries. Returns whether the interrupt must be raised.
     fn consumed(&self, consumer: u32, arm: bool) -> bool {
-        let mut ring = self.ring.lock().unwrap();
+        let mut ring = self.ring.lock();
         // Who counts back, or further than was written, is not believed.
         let step = consumer.wrapping_sub(ring.consumer) & COUNTER;
         if step <= ring.pending() {
@@ -264,11 +263,11 @@ impl Eq {
 
     /// Writes nothing from now on.
     fn close(&self) {
-        self.ring.lock().unwrap().closed = true;
+        self.ring.lock().closed = true;
     }
 
     fn query(&self) -> QueryEqOut {
-        let ring = self.ring.lock().unwrap();
+        let ring = self.ring.lock();
         let mut output = QueryEqOut::new();
         output
             .eq_context_entry_mut()
@@ -313,7 +312,7 @@ pub struct Events {
     memory: Arc<DmaSpace>,
     interrupts: Arc<dyn Interrupts>,
     journal: Arc<Journal>,
-    queues: RwLock<Table<Eq>>,
+    queues: Shared<Eq>,
 }
 
 impl Events {
@@ -329,7 +328,7 @@ impl Events {
             interrupts,
             journal,
             // Numbers have 8 bits.
-            queues: RwLock::new(Table::new("event queue", 1, 255)),
+            queues: Table::new("event queue", 1, 255).into(),
         }
     }
 
@@ -338,7 +337,7 @@ impl Events {
     ///
     /// May be called from any thread, with any lock held but that of the event queues.
     pub fn post(&self, event: Event) -> bool {
-        let queues = self.queues.read().unwrap();
+        let queues = self.queues.read();
         let entry = event.entry();
         let post = |eq: &Eq| {
             self.journal.event(event);
@@ -362,14 +361,14 @@ impl Events {
     /// polls.
     pub fn wanted(&self, event_type: EventType) -> bool {
         let bit = 1 << event_type as u8;
-        let queues = self.queues.read().unwrap();
+        let queues = self.queues.read();
         let wanted = queues.iter().any(|(_, eq)| eq.mask & bit != 0);
         wanted
     }
 
     /// The driver wrote to the doorbell of an event queue in page `uar`.
     pub fn doorbell(&self, uar: u32, doorbell: &EqDoorbell, arm: bool) {
-        let queues = self.queues.read().unwrap();
+        let queues = self.queues.read();
         let Ok(eq) = queues.get(doorbell.eqn().into()) else {
             return;
         };
@@ -384,24 +383,18 @@ impl Events {
     ///
     /// As [`Table::hold`].
     pub fn hold(&self, eqn: u32) -> Result<Handle<Eq>, Refusal> {
-        self.queues.read().unwrap().hold(eqn)
-    }
-
-    /// How many queues there are.
-    pub fn len(&self) -> usize {
-        self.queues.read().unwrap().len()
-    }
-
-    /// Returns whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.queues.hold(eqn)
     }
 
     /// Takes every queue away, used or not. Nothing is written when this returns.
     pub fn clear(&self) {
-        let mut queues = self.queues.write().unwrap();
-        queues.iter().for_each(|(_, eq)| eq.close());
-        queues.clear();
+        self.queues.clear_with(Eq::close);
+    }
+}
+
+impl Census for Events {
+    fn count(&self, add: &mut dyn FnMut(&'static str, usize)) {
+        self.queues.count(add);
     }
 }
 
@@ -431,7 +424,7 @@ impl Execute for CreateEq {
             uar: hca.uars.hold(context.uar_page())?,
             ring: Mutex::default(),
         };
-        let eqn = hca.platform.events.queues.write().unwrap().add(eq)?;
+        let eqn = hca.platform.events.queues.write().add(eq)?;
         let mut output = CreateEqOut::new();
         output.set_eq_number(eqn as u8);
         Ok(output.into())
@@ -445,18 +438,14 @@ impl Execute for DestroyEq {
         _: &[u8],
     ) -> Result<Reply<OutputHeader>, Refusal> {
         let events = &hca.platform.events;
-        events
-            .queues
-            .write()
-            .unwrap()
-            .remove(input.eq_number().into())?;
+        events.queues.write().remove(input.eq_number().into())?;
         Ok(Reply::done())
     }
 }
 
 impl Execute for QueryEq {
     fn execute(hca: &mut Hca, input: &QueryEqIn, _: &[u8]) -> Result<Reply<QueryEqOut>, Refusal> {
-        let queues = hca.platform.events.queues.read().unwrap();
+        let queues = hca.platform.events.queues.read();
         let eq = queues.get(input.eq_number().into())?;
         Ok(Reply {
             output: eq.query(),

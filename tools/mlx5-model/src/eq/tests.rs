@@ -68,7 +68,7 @@ impl Driver {
                 ..Ring::default()
             }),
         };
-        let eqn = events.queues.write().unwrap().add(eq).unwrap();
+        let eqn = events.queues.write().add(eq).unwrap();
         Self {
             events,
             interrupts,
@@ -193,7 +193,7 @@ proptest! {
             }
             prop_assert_eq!(driver.interrupts(), interrupts);
         }
-        let queues = driver.events.queues.read().unwrap();
+        let queues = driver.events.queues.read();
         let context = queues.get(driver.eqn).unwrap().query();
         let context = context.eq_context_entry();
         prop_assert_eq!(context.producer_counter(), producer);

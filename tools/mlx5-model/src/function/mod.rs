@@ -18,7 +18,7 @@ use crate::{
         Queue,
         SharedHca, //
     },
-    cq::Cqs,
+    cq,
     eq::Events,
     eswitch::Eswitch,
     fault::{
@@ -40,7 +40,7 @@ use crate::{
         Platform, //
     },
     profile::Profile,
-    qp::Qps,
+    qp,
     stats::Report,
     steering::receiver::Receiver,
     trace::{
@@ -132,8 +132,8 @@ impl Function {
                 interrupts.clone(),
                 journal.clone(),
             ),
-            cqs: Cqs::new(general),
-            qps: Qps::new(general),
+            cqs: cq::cqs(general),
+            qps: qp::qps(general),
             mkeys: Arc::new(Mkeys::new(
                 surroundings.memory.clone(),
                 general.log_max_mkey(),
