@@ -14,6 +14,7 @@ use crate::{
     object::Census,
     profile::Profile,
     qp::Qps,
+    refusal::Refusal,
     steering::receiver::Receiver,
     trace::Journal,
     virtq::{
@@ -24,6 +25,9 @@ use crate::{
 
 /// The interrupt vectors of a function.
 pub trait Interrupts: Send + Sync {
+    /// How many vectors there are.
+    fn count(&self) -> u16;
+
     /// Raises a vector, if it is there, not masked and connected; it is lost or remembered
     /// otherwise, as MSI-X has it.
     fn raise(&self, vector: u16);
@@ -63,6 +67,18 @@ pub struct Platform {
 }
 
 impl Platform {
+    /// The interrupt vector with this number.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::NoVector`] if there is none.
+    pub fn vector(&self, number: u32) -> Result<u16, Refusal> {
+        u16::try_from(number)
+            .ok()
+            .filter(|number| *number < self.interrupts.count())
+            .ok_or(Refusal::NoVector)
+    }
+
     /// Takes away every object that is shared with traffic, used or not: nothing touches the
     /// driver's memory for it when this returns.
     pub fn clear(&self) {

@@ -120,6 +120,8 @@ refusals! {
     NotOffered = 0x04_0004, BAD_PARAM_ERR;
     /// The queue pair is not in the state that the command leads from.
     QpState = 0x04_0005, BAD_QP_STATE_ERR;
+    /// The function has no such interrupt vector.
+    NoVector = 0x04_0006, BAD_PARAM_ERR;
 
     // Memory keys and umems: 0x05....
 

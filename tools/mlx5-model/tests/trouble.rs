@@ -12,8 +12,15 @@ use mlx5_host::{
     Failure,
     Host, //
 };
-use mlx5_model::fault::Fault;
+use mlx5_model::{
+    fault::Fault,
+    refusal::Refusal, //
+};
 use prm::{
+    cap::{
+        CapType,
+        CmdHcaCap, //
+    },
     command::{
         InputHeader,
         OutputHeader, //
@@ -300,6 +307,34 @@ fn a_fault_stays_when_another_of_its_kind_goes() {
     assert_eq!((syndrome(&host), counts(&host)), (0, true));
     host.reset();
     host.start().unwrap();
+    host.stop().unwrap();
+}
+
+#[test]
+fn event_queues_are_as_many_and_have_such_vectors_as_there_are() {
+    let mut host = host();
+    let uar = host.uar_page();
+    let vectors = mlx5_host::vectors::VECTORS as u16;
+    let bad = host.create_eq(3, vectors, 0, uar).map(drop);
+    assert_eq!(
+        refusal(bad),
+        (Status::BAD_PARAM_ERR, Refusal::NoVector.syndrome())
+    );
+    let spurious = json!({"kind": "spurious_interrupt", "vector": vectors});
+    let spurious: Fault = serde_json::from_value(spurious).unwrap();
+    assert!(host.function.inject(spurious).is_err());
+
+    let count = host.capability(CapType::GENERAL, true).unwrap();
+    let count = CmdHcaCap::split(&count).unwrap().0.max_num_eqs();
+    let there = host.function.report().objects["event queue"];
+    let queues: Vec<_> = (there..count.into())
+        .map(|_| host.create_eq(3, vectors - 1, 0, uar).unwrap())
+        .collect();
+    let more = host.create_eq(3, 0, 0, uar).map(drop);
+    assert_eq!(refusal(more).0, Status::NO_RES_ERR);
+    for queue in queues {
+        host.destroy_eq(queue).unwrap();
+    }
     host.stop().unwrap();
 }
 

@@ -66,6 +66,10 @@ impl Vectors {
 }
 
 impl Interrupts for Vectors {
+    fn count(&self) -> u16 {
+        VECTORS as u16
+    }
+
     fn raise(&self, vector: u16) {
         if let Some(count) = self.counts().get_mut(usize::from(vector)) {
             *count += 1;

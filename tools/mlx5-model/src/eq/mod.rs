@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use prm::{
+    cap::CmdHcaCap,
     command::OutputHeader,
     eq::{
         CreateEq,
@@ -52,6 +53,7 @@ use crate::{
     hca::Hca,
     memory::DmaSpace,
     object::{
+        self,
         Census,
         Handle,
         Shared,
@@ -319,16 +321,21 @@ impl Events {
     /// Makes a function's event queues, none yet, that write to `memory`, raise `interrupts` and
     /// tell `journal`.
     pub fn new(
+        general: &CmdHcaCap,
         memory: Arc<DmaSpace>,
         interrupts: Arc<dyn Interrupts>,
         journal: Arc<Journal>,
     ) -> Self {
+        let count = match general.max_num_eqs() {
+            0 => object::count(general.log_max_eq()),
+            count => count.into(),
+        };
         Self {
             memory,
             interrupts,
             journal,
             // Numbers have 8 bits.
-            queues: Table::new("event queue", 1, 255).into(),
+            queues: Table::new("event queue", 1, count.min(255)).into(),
         }
     }
 
@@ -419,7 +426,7 @@ impl Execute for CreateEq {
             log_size: context.log_eq_size(),
             log_page_size: context.log_page_size(),
             page_offset: context.page_offset(),
-            vector: context.intr(),
+            vector: hca.platform.vector(context.intr().into())?,
             mask: input.event_bitmask(),
             uar: hca.uars.hold(context.uar_page())?,
             ring: Mutex::default(),

@@ -22,6 +22,10 @@ const QUEUE: u64 = 0x3000;
 struct Counter(AtomicUsize);
 
 impl Interrupts for Counter {
+    fn count(&self) -> u16 {
+        8
+    }
+
     fn raise(&self, vector: u16) {
         assert_eq!(vector, 7);
         self.0.fetch_add(1, Ordering::Relaxed);
@@ -51,7 +55,9 @@ impl Driver {
             memory.snapshot().write(addr, &[bit]).unwrap();
         }
         let interrupts = Arc::new(Counter::default());
-        let events = Events::new(memory, interrupts.clone(), Arc::default());
+        let mut general = CmdHcaCap::new();
+        general.set_max_num_eqs(4);
+        let events = Events::new(&general, memory, interrupts.clone(), Arc::default());
         let mut uars = uar::uars();
         let uar = uars.add(Uar).unwrap();
         let eq = Eq {

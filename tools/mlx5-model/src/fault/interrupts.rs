@@ -35,6 +35,10 @@ impl Guarded {
 }
 
 impl Interrupts for Guarded {
+    fn count(&self) -> u16 {
+        self.vectors.count()
+    }
+
     fn raise(&self, vector: u16) {
         if self.faults.lets_through(vector) {
             self.journal.stats.interrupts.add(1);
@@ -81,6 +85,10 @@ mod tests {
     struct Raised(Mutex<Vec<u16>>);
 
     impl Interrupts for Raised {
+        fn count(&self) -> u16 {
+            8
+        }
+
         fn raise(&self, vector: u16) {
             self.0.lock().unwrap().push(vector);
         }

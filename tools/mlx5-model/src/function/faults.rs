@@ -115,6 +115,10 @@ impl Function {
             | Fault::Garbage { .. }
             | Fault::LoseInterrupts { .. } => return Ok(()),
             Fault::SpuriousInterrupt { vector, count } => {
+                if platform.vector((*vector).into()).is_err() {
+                    let reason = format!("there is no vector {vector}");
+                    return Err(FaultError::NotNow(reason));
+                }
                 (0..*count).for_each(|_| platform.interrupts.raise(*vector));
             }
             Fault::QueueError { queue } => {

@@ -128,6 +128,7 @@ impl Function {
         let platform = Arc::new(Platform {
             name: settings.name,
             events: Events::new(
+                general,
                 surroundings.memory.clone(),
                 interrupts.clone(),
                 journal.clone(),

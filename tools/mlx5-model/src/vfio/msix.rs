@@ -76,11 +76,6 @@ impl Msix {
         }
     }
 
-    /// The number of vectors.
-    pub fn count(&self) -> usize {
-        self.vectors.len()
-    }
-
     /// The driver turned MSI-X on or off. What is pending is forgotten when it is off.
     pub fn enable(&self, on: bool) {
         self.enabled.store(on, Ordering::SeqCst);
@@ -161,6 +156,11 @@ impl Msix {
 }
 
 impl Interrupts for Msix {
+    fn count(&self) -> u16 {
+        // They were made from a number of 16 bits.
+        self.vectors.len() as u16
+    }
+
     fn raise(&self, vector: u16) {
         let Some(slot) = self.vectors.get(usize::from(vector)) else {
             warn!("vector {vector} is raised, but there are {}", self.count());

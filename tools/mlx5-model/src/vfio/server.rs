@@ -53,7 +53,8 @@ use super::{
 };
 use crate::{
     function::BAR_SIZE,
-    memory::DmaSpace, //
+    memory::DmaSpace,
+    platform::Interrupts, //
 };
 
 /// The vfio-user server of one function.
@@ -73,18 +74,18 @@ impl Server {
         memory: Arc<DmaSpace>,
         msix: Arc<Msix>,
     ) -> Self {
-        let vectors = u32::try_from(msix.count()).unwrap_or(u32::MAX);
+        let vectors = msix.count();
         Self {
             name: name.to_owned(),
             protocol: vfio_user::Server::from_owned_fd(
                 OwnedFd::from(listener),
                 true,
-                irqs(vectors),
+                irqs(vectors.into()),
                 regions(),
             ),
             backend: Backend {
                 name: name.to_owned(),
-                config: ConfigSpace::new(u16::try_from(vectors).unwrap_or(u16::MAX)),
+                config: ConfigSpace::new(vectors),
                 device,
                 memory,
                 msix,
@@ -331,7 +332,6 @@ mod tests {
     };
 
     use super::*;
-    use crate::platform::Interrupts;
 
     /// A BAR that is plain memory of 16 bytes, and counts resets.
     struct Plain {

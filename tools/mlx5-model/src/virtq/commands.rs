@@ -110,9 +110,7 @@ fn parts(hca: &Hca, limits: &Limits, object: &VirtioNetQObject) -> Result<Parts,
         },
         notifier: match queue.event_mode() {
             Ok(EventMode::QP_MODE) => Notifier::Qp(hca.platform.qps.hold(event)?),
-            Ok(EventMode::MSIX_MODE) => {
-                Notifier::Msix(u16::try_from(event).map_err(|_| Refusal::EventMode)?)
-            }
+            Ok(EventMode::MSIX_MODE) => Notifier::Msix(hca.platform.vector(event)?),
             _ => Notifier::None,
         },
     })
