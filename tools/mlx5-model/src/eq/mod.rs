@@ -206,8 +206,8 @@ struct Ring {
     producer: u32,
     consumer: u32,
     armed: bool,
-    /// Events that could not be written.
-    lost: u64,
+    /// Whether there was an event that could not be written.
+    lost: bool,
     /// The queue is gone: nothing is written any more.
     closed: bool,
 }
@@ -242,8 +242,11 @@ impl Eq {
             _ => {
                 // An entry that the driver has not consumed must not be overwritten, and a hole
                 // in memory not be counted as an entry: the event is lost, and the queue says so.
-                ring.lost += 1;
-                tracing::warn!(lost = ring.lost, ?entry, "an event queue has no room");
+                // Said once, as there may be no end to it.
+                if !std::mem::replace(&mut ring.lost, true) {
+                    let event = entry.event_type();
+                    tracing::warn!(?event, "an event finds no room in its queue");
+                }
                 None
             }
         }
@@ -273,10 +276,10 @@ impl Eq {
         let mut output = QueryEqOut::new();
         output
             .eq_context_entry_mut()
-            .set_status(if ring.lost == 0 {
-                EqStatus::OK
-            } else {
+            .set_status(if ring.lost {
                 EqStatus::EQ_WRITE_FAILURE
+            } else {
+                EqStatus::OK
             })
             .set_st(if ring.armed {
                 EqState::ARMED
@@ -347,12 +350,14 @@ impl Events {
         let queues = self.queues.read();
         let entry = event.entry();
         let post = |eq: &Eq| {
+            let Some(raise) = eq.write(&self.memory, entry.clone()) else {
+                return false;
+            };
             self.journal.event(event);
-            let raise = eq.write(&self.memory, entry.clone());
-            if raise == Some(true) {
+            if raise {
                 self.interrupts.raise(eq.vector);
             }
-            raise.is_some()
+            true
         };
         match event {
             Event::Completion { eqn, .. } => queues.get(eqn).is_ok_and(|eq| post(eq)),

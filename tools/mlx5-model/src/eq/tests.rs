@@ -152,6 +152,7 @@ proptest! {
         let mut producer = count;
         let mut armed = false;
         let mut interrupts = 0;
+        let mut posted = 0;
         let mut lost = 0;
         let pending = |producer: u32, told: u32| (producer.wrapping_sub(told) & COUNTER) as usize;
         for (number, step) in (0u32..).zip(steps) {
@@ -162,6 +163,7 @@ proptest! {
                     if fits {
                         written.push_back(number);
                         producer = (producer + 1) & COUNTER;
+                        posted += 1;
                         interrupts += usize::from(std::mem::take(&mut armed));
                     } else {
                         lost += 1;
@@ -199,6 +201,8 @@ proptest! {
             }
             prop_assert_eq!(driver.interrupts(), interrupts);
         }
+        // What was lost is not counted as an event.
+        prop_assert_eq!(driver.events.journal.stats.events.get(), posted);
         let queues = driver.events.queues.read();
         let context = queues.get(driver.eqn).unwrap().query();
         let context = context.eq_context_entry();
