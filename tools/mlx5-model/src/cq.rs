@@ -9,7 +9,10 @@
 //!
 //! Moderation is accepted and told again, but every event is sent at once.
 
-use std::sync::Weak;
+use std::{
+    collections::BTreeMap,
+    sync::Weak, //
+};
 
 use parking_lot::Mutex;
 use prm::{
@@ -89,9 +92,9 @@ pub struct Cq {
     uar: Handle<Uar>,
     eq: Handle<Eq>,
     ring: Mutex<Ring>,
-    /// Queue pairs that wait for the driver to post receive entries, which it does before it arms
-    /// their queue.
-    starved: Mutex<Vec<Weak<Qp>>>,
+    /// Queue pairs, by number, that wait for the driver to post receive entries, which it does
+    /// before it arms their queue.
+    starved: Mutex<BTreeMap<u32, Weak<Qp>>>,
 }
 
 /// Where a completion queue stands.
@@ -199,9 +202,10 @@ impl Cq {
         }
     }
 
-    /// Tries `pair` again when the driver arms the queue.
-    pub(crate) fn wait(&self, pair: Weak<Qp>) {
-        self.starved.lock().push(pair);
+    /// Tries `pair`, the one with `number`, again when the driver arms the queue: once, however
+    /// often it waits.
+    pub(crate) fn wait(&self, number: u32, pair: Weak<Qp>) {
+        self.starved.lock().insert(number, pair);
     }
 
     /// Writes nothing from now on.
@@ -269,7 +273,7 @@ impl Cqs {
                 _ => return,
             }
         };
-        for pair in starved.iter().filter_map(Weak::upgrade) {
+        for pair in starved.values().filter_map(Weak::upgrade) {
             pair.retry(platform);
         }
     }

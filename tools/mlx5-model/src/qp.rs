@@ -207,7 +207,7 @@ impl Qp {
             return;
         }
         // Entries may have been posted, and the queue armed, before it knew who waits.
-        rq.cq.wait(Arc::downgrade(self));
+        rq.cq.wait(self.number, Arc::downgrade(self));
         self.take(platform, rq, inner);
     }
 
