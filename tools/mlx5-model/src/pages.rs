@@ -8,6 +8,7 @@
 use std::collections::BTreeSet;
 
 use prm::{
+    eq::EventType,
     page::{
         ManagePages,
         ManagePagesIn,
@@ -161,7 +162,8 @@ impl Hca {
     ///
     /// [`Refusal::NotStarted`] if it would not hear it.
     pub fn request_pages(&mut self, count: i32) -> Result<(), Refusal> {
-        if self.life.stage != Stage::Running {
+        let heard = self.platform.events.wanted(EventType::PAGE_REQUEST);
+        if self.life.stage != Stage::Running || !heard {
             return Err(Refusal::NotStarted);
         }
         self.pages.want(count);
@@ -179,8 +181,9 @@ impl Execute for QueryPages {
         own_function(input.function_id(), input.embedded_cpu_function())?;
         let which = input.op_mod().map_err(|_| Refusal::UnknownVariant)?;
         let mut output = QueryPagesOut::new();
-        // In two's complement; what is wanted is far below 31 bits.
-        output.set_num_pages(hca.pages.wanted(which) as u32);
+        // In two's complement.
+        let wanted = hca.pages.wanted(which);
+        output.set_num_pages(wanted.clamp(i32::MIN.into(), i32::MAX.into()) as u32);
         Ok(output.into())
     }
 }
