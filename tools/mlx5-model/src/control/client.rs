@@ -37,9 +37,14 @@ pub fn ask(path: &Path, request: &Value) -> Result<Value, String> {
 
 fn exchange(path: &Path, request: &Value) -> io::Result<Value> {
     let mut stream = UnixStream::connect(path)?;
-    stream.write_all(format!("{request}\n").as_bytes())?;
+    let asked = stream.write_all(format!("{request}\n").as_bytes());
     let mut line = String::new();
     BufReader::new(stream).read_line(&mut line)?;
+    // Who is turned away is told so, whether or not it could ask.
+    if line.is_empty() {
+        asked?;
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
     Ok(serde_json::from_str(&line)?)
 }
 
@@ -72,6 +77,16 @@ mod tests {
         assert_eq!(list, json!([{"name": "vf0"}, {"name": "vf1"}]));
         let error = ask(&path, &json!({"clear": {}})).unwrap_err();
         assert!(error.contains("vf0, vf1"));
+        // Nor are many of them.
+        let many: Vec<_> = (0..100)
+            .map(|_| UnixStream::connect(&path).unwrap())
+            .collect();
+        let error = ask(&path, &json!({"list": {}})).unwrap_err();
+        assert!(error.contains("others"), "{error}");
+        drop(many);
+        while ask(&path, &json!({"list": {}})).is_err() {
+            thread::yield_now();
+        }
         assert!(ask(&dir.as_path().join("none"), &json!({}))
             .unwrap_err()
             .contains("none"));

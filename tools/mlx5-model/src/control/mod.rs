@@ -141,8 +141,14 @@ impl Functions {
             Some(Value::String(name)) => Some(name),
             Some(other) => return Err(format!("function is a name, not {other}")),
         };
-        let request = Request::deserialize(json!({ &what: fields }))
-            .map_err(|e| e.to_string().replace("expected one of", "expected `list`,"))?;
+        let request = Request::deserialize(json!({ &what: fields })).map_err(|e| {
+            let error = e.to_string();
+            match what.as_str() {
+                // It lists the kinds of faults.
+                "fault" => error,
+                _ => error.replace("expected one of", "expected `list`,"),
+            }
+        })?;
         if name.is_none() && !request.only_looks() {
             return Err(format!(
                 "{what} wants a function: {} are there",

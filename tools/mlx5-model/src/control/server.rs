@@ -15,9 +15,16 @@ use std::{
         UnixStream, //
     },
     sync::Arc,
-    thread, //
+    thread,
+    time::Duration, //
 };
 
+use libc::{
+    EMFILE,
+    ENFILE,
+    ENOBUFS,
+    ENOMEM, //
+};
 use serde_json::json;
 use tracing::{
     debug,
@@ -29,14 +36,37 @@ use super::Functions;
 /// The longest line in bytes, with its end. More is no request.
 const LONGEST: usize = 64 << 10;
 
+/// How many clients are answered at a time. Each has a thread and a file descriptor.
+const CLIENTS: usize = 64;
+
+/// How long to wait when the process has no file descriptor left for a client.
+const PATIENCE: Duration = Duration::from_millis(200);
+
 /// Answers all clients of `listener`, each in a thread of its own.
 ///
 /// # Errors
 ///
 /// Returns only if no more client can come.
 pub fn serve(listener: &UnixListener, functions: &Arc<Functions>) -> io::Result<()> {
+    let clients = Arc::new(());
     loop {
-        let (stream, _) = listener.accept()?;
+        let mut stream = match listener.accept() {
+            Ok((stream, _)) => stream,
+            // What the functions need may be given back, and they must not go for this.
+            Err(e) if matches!(e.raw_os_error(), Some(EMFILE | ENFILE | ENOBUFS | ENOMEM)) => {
+                warn!("a client of the control socket has to wait: {e}");
+                thread::sleep(PATIENCE);
+                continue;
+            }
+            Err(e) => return Err(e),
+        };
+        let client = clients.clone();
+        if Arc::strong_count(&clients) > CLIENTS + 1 {
+            let error = format!("{CLIENTS} others are asking already");
+            // It may be gone again.
+            let _ = stream.write_all(format!("{}\n", json!({ "error": error })).as_bytes());
+            continue;
+        }
         let functions = functions.clone();
         let started = thread::Builder::new()
             .name("control".to_owned())
@@ -44,6 +74,7 @@ pub fn serve(listener: &UnixListener, functions: &Arc<Functions>) -> io::Result<
                 if let Err(e) = converse(&stream, &functions) {
                     debug!("a client of the control socket is gone: {e}");
                 }
+                drop(client);
             });
         if let Err(e) = started {
             warn!("a client of the control socket is turned away: {e}");
