@@ -126,7 +126,16 @@ fn from_start_to_end() {
     let fields = ["add", "vf1", "delay", "command.opcode=CREATE_EQ", "ms=5"];
     let number = printed(&fault(&fields, &control));
     assert!(printed(&fault(&["list"], &control)).contains("CREATE_EQ"));
-    assert!(error(&fault(&["add", "vf1", "pear"], &control)).contains("delay"));
+    let kinds = error(&fault(&["add", "vf1", "pear"], &control));
+    let help = printed(&["fault", "add", "--help"]);
+    let kinds: Vec<_> = kinds.split('`').skip(3).step_by(2).collect();
+    assert!(kinds.contains(&"delay"));
+    for kind in kinds {
+        assert!(
+            help.contains(&format!("  {kind}")),
+            "{kind} is not in the help"
+        );
+    }
     printed(&fault(&["clear", "vf1", number.trim()], &control));
     assert_eq!(printed(&fault(&["list"], &control)), "");
 

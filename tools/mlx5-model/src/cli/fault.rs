@@ -32,10 +32,26 @@ use super::Outcome;
 pub(crate) enum Action {
     /// Let something go wrong, and print the number of the fault
     ///
-    /// Commands: delay, lose, fail, garbage. Others: lose_interrupts, spurious_interrupt,
-    /// queue_error, link, page_request, health, gone. For example:
+    /// Kinds, with their fields; what is in brackets may be left out:
     ///
-    ///   add vf0 fail command.opcode=CREATE_EQ command.count=1 status=LIM_ERR
+    ///   delay COMMAND ms=N
+    ///   lose COMMAND
+    ///   fail COMMAND status=STATUS [syndrome=N]
+    ///   garbage COMMAND field=FIELD [value=N]
+    ///   lose_interrupts [vector=N] [count=N]
+    ///   spurious_interrupt vector=N [count=N]
+    ///   queue_error queue=ID
+    ///   link state=down|up|flap
+    ///   page_request pages=N
+    ///   health syndrome=SYNDROME [fatal=false]
+    ///   gone
+    ///
+    /// COMMAND is command.opcode=OPCODE [command.object=TYPE] [command.after=N]
+    /// [command.count=N]. Opcodes, types, states and fields have their names in the
+    /// reference, or numbers. For example:
+    ///
+    ///   mlx5-model fault add --control SOCKET vf0 \
+    ///     fail command.opcode=CREATE_EQ command.count=1 status=LIM_ERR
     #[command(verbatim_doc_comment)]
     Add {
         #[command(flatten)]
@@ -79,7 +95,11 @@ fn field(text: &str) -> Result<(String, Value), String> {
     let (name, value) = text.split_once('=').ok_or("a field is NAME=VALUE")?;
     let number = match value.strip_prefix("0x") {
         Some(digits) => u64::from_str_radix(digits, 16).ok().map(Value::from),
-        None => value.parse::<i64>().ok().map(Value::from),
+        None => value
+            .parse::<u64>()
+            .map(Value::from)
+            .or_else(|_| value.parse::<i64>().map(Value::from))
+            .ok(),
     };
     let value = number
         .or_else(|| value.parse::<bool>().ok().map(Value::from))
@@ -162,12 +182,14 @@ mod tests {
             "command.opcode=CREATE_EQ",
             "command.count=0x10",
             "ms=-1",
+            "value=18446744073709551615",
             "fatal=false",
         ];
         let fields: Vec<_> = fields.iter().map(|text| field(text).unwrap()).collect();
         assert_eq!(
             Value::from(nest(&fields).unwrap()),
-            json!({"command": {"opcode": "CREATE_EQ", "count": 16}, "ms": -1, "fatal": false})
+            json!({"command": {"opcode": "CREATE_EQ", "count": 16}, "ms": -1, "value": u64::MAX,
+                "fatal": false})
         );
         assert!(field("ms").is_err());
         for pair in [["ms=1", "ms=2"], ["ms=1", "ms.a=2"]] {

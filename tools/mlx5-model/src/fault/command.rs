@@ -164,6 +164,11 @@ fn garbage(which: &Which, path: &str, value: Option<u64>) -> Result<Garbage, Fau
                 return Err(FaultError::NotANumber(path.to_owned()));
             }
             _ => {
+                let most = u64::MAX >> 64usize.saturating_sub(field.width);
+                if let Some(number) = value.filter(|value| *value > most) {
+                    let what = "value";
+                    return Err(FaultError::TooLarge { what, number, most });
+                }
                 return Ok(Garbage {
                     offset: base + field.offset,
                     width: field.width,

@@ -402,6 +402,9 @@ mod tests {
         assert!(wrong(r#"{"kind":"health","syndrome":"TIRED"}"#).contains("HIGH_TEMP_ERR"));
         let text = r#"{"kind":"garbage","command":{"opcode":"CREATE_EQ"},"field":"pear"}"#;
         assert!(wrong(text).contains("eq_number"));
+        let text = r#"{"kind":"garbage","command":{"opcode":"CREATE_EQ"},"field":"eq_number",
+            "value":256}"#;
+        assert!(wrong(text).contains("0xff is the largest"));
         let text = r#"{"kind":"garbage","command":{"opcode":"SET_DRIVER_VERSION"},"field":"x"}"#;
         let message = wrong(text);
         assert!(!message.is_empty());
