@@ -397,6 +397,10 @@ fn a_trace_tells_what_happened() {
     assert_eq!(commands[0]["opcode"], "ALLOC_PD");
     assert_eq!(commands[0]["status"], "0x99");
     assert_eq!(commands[0]["faults"][0], id);
+    assert!(
+        commands[0]["output"].is_object(),
+        "it has fields all the same"
+    );
     assert_eq!(commands[1]["slot"], 5);
     assert_eq!(commands[1]["output"]["pd"], pd);
     let reset = lines.iter().find(|line| line["text"] == "reset").unwrap();

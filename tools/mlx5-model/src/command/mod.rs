@@ -158,11 +158,14 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// What became of a command that a fault struck.
-    pub fn injected(status: u8, syndrome: u32) -> Self {
+    /// What became of a command that a fault struck, whose input is at least as long as every
+    /// input.
+    pub fn injected(input: &[u8], status: u8, syndrome: u32) -> Self {
+        let (opcode, object) = identify(input);
         Self {
+            handler: find(opcode, object.unwrap_or_default()).ok(),
+            refusal: None,
             output: refused(status, syndrome),
-            ..Self::default()
         }
     }
 }

@@ -398,7 +398,7 @@ impl Shared {
         let (delivery, outcome) = match &job.body {
             Ok(request) => {
                 let mut outcome = match job.effects.failed {
-                    Some((status, syndrome)) => Outcome::injected(status, syndrome),
+                    Some((status, syndrome)) => Outcome::injected(&request.input, status, syndrome),
                     None => perform(hca, &request.input, request.outlen),
                 };
                 job.effects.spoil(&mut outcome.output);
@@ -443,8 +443,8 @@ impl Shared {
             opcode,
             object,
             handler: outcome.handler,
-            input,
-            output: outcome.output,
+            input: input.into(),
+            output: outcome.output.into(),
             delivery,
             refusal: outcome.refusal.map(|refusal| format!("{refusal:?}")),
             faults: job.effects.faults,

@@ -33,7 +33,8 @@ use serde_json::{
 
 use super::{
     micros,
-    CommandRecord, //
+    CommandRecord,
+    Message, //
 };
 
 /// How much of what follows the fixed part of an input or output is shown, in bytes.
@@ -57,10 +58,10 @@ pub(super) fn command(command: &CommandRecord) -> Value {
         Some(handler) => {
             line["input"] = message(handler.input, &command.input);
             line["output"] = message(handler.output, &command.output);
-            if let Some(group) = capabilities(handler.opcode, &command.input) {
+            if let Some(group) = capabilities(handler.opcode, &command.input.bytes) {
                 for (way, info, bytes) in [
-                    ("input", handler.input, &command.input),
-                    ("output", handler.output, &command.output),
+                    ("input", handler.input, &command.input.bytes),
+                    ("output", handler.output, &command.output.bytes),
                 ] {
                     let field = info.field("capability").map(|field| field.offset / 8);
                     if let Some(bytes) = field.and_then(|start| bytes.get(start..)) {
@@ -69,9 +70,9 @@ pub(super) fn command(command: &CommandRecord) -> Value {
                 }
             }
         }
-        None => line["input"] = json!({ "bytes": hex(&command.input, TAIL) }),
+        None => line["input"] = json!({ "bytes": hex(&command.input.bytes, TAIL) }),
     }
-    if let Some((header, _)) = OutputHeader::split(&command.output) {
+    if let Some((header, _)) = OutputHeader::split(&command.output.bytes) {
         line["status"] = match header.status() {
             Ok(status) => status.name().into(),
             Err(other) => format!("{:#x}", other.0).into(),
@@ -119,15 +120,18 @@ pub(super) fn object(object: u16) -> String {
     )
 }
 
-/// A whole input or output, without what stands in the line anyway.
-fn message(info: &Info, bytes: &[u8]) -> Value {
+/// An input or output, without what stands in the line anyway.
+fn message(info: &Info, Message { bytes, len }: &Message) -> Value {
     let mut fields = structure(info, bytes);
     for name in ["opcode", "obj_type", "status", "syndrome"] {
         fields.remove(name);
     }
     if let Some(tail) = bytes.get(info.bytes..).filter(|tail| !tail.is_empty()) {
         fields.insert("tail".to_owned(), hex(tail, TAIL).into());
-        fields.insert("tail_bytes".to_owned(), tail.len().into());
+        fields.insert(
+            "tail_bytes".to_owned(),
+            len.saturating_sub(info.bytes).into(),
+        );
     }
     fields.into()
 }
@@ -201,6 +205,7 @@ mod tests {
         input.eq_context_entry_mut().set_log_eq_size(7).set_intr(3);
         let mut bytes = input.as_bytes().to_vec();
         bytes.extend_from_slice(&0xabcd_e000u64.to_be_bytes());
+        bytes.resize(bytes.len() + (1 << 20), 0);
         let mut output = CreateEqOut::new();
         output.set_eq_number(5).set_status(Status::OK);
         let start = Instant::now();
@@ -211,8 +216,8 @@ mod tests {
             opcode: Opcode::CREATE_EQ as u16,
             object: None,
             handler: crate::command::find(Opcode::CREATE_EQ as u16, 0).ok(),
-            input: bytes,
-            output: output.as_bytes().to_vec(),
+            input: bytes.into(),
+            output: output.as_bytes().to_vec().into(),
             delivery: Delivery::OK,
             refusal: None,
             faults: vec![2],
@@ -221,6 +226,7 @@ mod tests {
         assert_eq!(line["dur"], 12);
         assert_eq!(line["input"]["eq_context_entry"]["log_eq_size"], 7);
         assert_eq!(line["input"]["tail"], "00000000abcde0");
+        assert_eq!(line["input"]["tail_bytes"], (1 << 20) + 8);
         assert_eq!(line["input"].get("uid"), None);
         assert_eq!(line["output"]["eq_number"], 5);
         assert_eq!(line["status"], "OK");

@@ -67,6 +67,10 @@ use crate::{
 /// How many records may wait to be written. What comes while that many do is counted, not kept.
 const BACKLOG: usize = 16384;
 
+/// How much of an input or output is kept, in bytes: the longest fixed part, and of what follows it
+/// more than is shown.
+const LONGEST: usize = 8192;
+
 /// Where what happens to functions is written down.
 pub struct Trace {
     started: Instant,
@@ -78,6 +82,23 @@ struct Sink {
     records: Mutex<Option<SyncSender<Record>>>,
     lost: Arc<AtomicU64>,
     thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// An input or output, as much of it as can be shown: those that wait to be written must not take
+/// as much memory as a driver likes.
+pub struct Message {
+    bytes: Vec<u8>,
+    /// How long the whole was.
+    len: usize,
+}
+
+impl From<Vec<u8>> for Message {
+    fn from(mut bytes: Vec<u8>) -> Self {
+        let len = bytes.len();
+        bytes.truncate(LONGEST);
+        bytes.shrink_to_fit();
+        Self { bytes, len }
+    }
 }
 
 /// A command that is complete, as it is to be written down.
@@ -94,10 +115,10 @@ pub struct CommandRecord {
     pub object: Option<u16>,
     /// How to decode it.
     pub handler: Option<&'static Handler>,
-    /// Its whole input.
-    pub input: Vec<u8>,
-    /// Its whole output.
-    pub output: Vec<u8>,
+    /// Its input.
+    pub input: Message,
+    /// Its output.
+    pub output: Message,
     /// Whether it was delivered.
     pub delivery: Delivery,
     /// Why it was refused.
@@ -246,12 +267,12 @@ fn write(
     loop {
         let record = match records.try_recv() {
             Ok(record) => record,
-            Err(TryRecvError::Disconnected) => return writer.flush(),
+            Err(TryRecvError::Disconnected) => break,
             Err(TryRecvError::Empty) => {
                 writer.flush()?;
                 match records.recv() {
                     Ok(record) => record,
-                    Err(_) => return Ok(()),
+                    Err(_) => break,
                 }
             }
         };
@@ -263,6 +284,11 @@ fn write(
         serde_json::to_writer(&mut writer, &line)?;
         writer.write_all(b"\n")?;
     }
+    match lost.swap(0, Ordering::Relaxed) {
+        0 => {}
+        missing => tracing::warn!("the trace lacks {missing} lines at its end"),
+    }
+    writer.flush()
 }
 
 /// The line of one record.
