@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Commands that are refused, delayed, lost or come all at once.
+//! Mistakes of a driver, commands that come all at once, and faults.
 
 use mlx5_host::{
     command::{
@@ -8,6 +8,7 @@ use mlx5_host::{
         encode, //
     },
     net::Options,
+    pair::Side,
     Board,
     Failure,
     Host, //
@@ -21,10 +22,7 @@ use prm::{
         CapType,
         CmdHcaCap, //
     },
-    command::{
-        InputHeader,
-        OutputHeader, //
-    },
+    command::InputHeader,
     eq::EventType,
     hca::Nop,
     pd::{
@@ -42,8 +40,6 @@ use serde_json::{
     json,
     Value, //
 };
-
-use mlx5_host::pair::Side;
 
 /// A function that runs.
 fn host() -> Host {
@@ -143,67 +139,6 @@ fn all_slots_at_once() {
 }
 
 #[test]
-fn a_delayed_command_is_overtaken() {
-    let mut host = host();
-    let id = fault(
-        &host,
-        json!({"kind": "delay", "command": {"opcode": "ALLOC_PD", "count": 1}, "ms": 3_600_000}),
-    );
-    let alloc = encode::<AllocPd>(&InputHeader::new(), &[]);
-    let nop = encode::<Nop>(&<Nop as Command>::Input::new(), &[]);
-    host.queue().prepare(3, &alloc, 16);
-    host.queue().ring(1 << 3);
-    for _ in 0..50 {
-        let output = host.queue().raw(5, &nop, 16).unwrap();
-        decode::<OutputHeader>(&output).unwrap();
-    }
-    assert!(!host.queue().is_done(3));
-    // What waits is executed when the fault is cleared.
-    host.function.clear_fault(id).unwrap();
-    let output = host.queue().finish(3).unwrap();
-    decode::<AllocPdOut>(&output).unwrap();
-}
-
-#[test]
-fn a_lost_command_never_completes_and_others_do() {
-    let mut host = host();
-    fault(
-        &host,
-        json!({"kind": "lose", "command": {"opcode": "ALLOC_PD", "count": 1}}),
-    );
-    let alloc = encode::<AllocPd>(&InputHeader::new(), &[]);
-    host.queue().prepare(3, &alloc, 16);
-    host.queue().ring(1 << 3);
-    for _ in 0..50 {
-        host.call::<Nop>(|_| {}).unwrap();
-    }
-    assert!(!host.queue().is_done(3));
-    host.queue().forget(3);
-    host.call::<AllocPd>(|_| {}).unwrap();
-}
-
-#[test]
-fn a_command_fails_as_asked_and_answers_garbage() {
-    let mut host = host();
-    fault(
-        &host,
-        json!({"kind": "fail", "command": {"opcode": "ALLOC_PD", "count": 2},
-            "status": "LIM_ERR", "syndrome": 0x1234}),
-    );
-    for _ in 0..2 {
-        let failed = refusal(host.call::<AllocPd>(|_| {}));
-        assert_eq!(failed, (Status::LIM_ERR, 0x1234));
-    }
-    host.call::<AllocPd>(|_| {}).unwrap();
-    fault(
-        &host,
-        json!({"kind": "garbage", "command": {"opcode": "ALLOC_PD", "count": 1},
-            "field": "pd", "value": 0xabcdef}),
-    );
-    assert_eq!(host.call::<AllocPd>(|_| {}).unwrap().pd(), 0xab_cdef);
-}
-
-#[test]
 fn a_lost_interrupt_leaves_the_command_done() {
     let mut host = host();
     host.wait_by_event(true);
@@ -255,19 +190,6 @@ fn a_queue_goes_to_error_and_says_so() {
     let object = side.net.query(&mut side.host, 1).unwrap();
     assert_eq!(object.state(), Ok(prm::virtq::State::ERR));
     side.end();
-}
-
-#[test]
-fn a_device_that_is_gone_reads_as_ones_and_comes_back() {
-    let mut host = host();
-    let id = fault(&host, json!({"kind": "gone"}));
-    let mut bytes = [0; 4];
-    host.function.bar_read(0, &mut bytes);
-    assert_eq!(bytes, [0xff; 4]);
-    host.function.clear_fault(id).unwrap();
-    host.reset();
-    host.start().unwrap();
-    host.stop().unwrap();
 }
 
 /// Reads 32 bits of BAR 0.
