@@ -213,7 +213,7 @@ fn a_fault_stays_when_another_of_its_kind_goes() {
     host.reset();
     host.start().unwrap();
 
-    let syndrome = |host: &Host| register(host, 0x23c) >> 16 & 0xff;
+    let syndrome = |host: &Host| (register(host, 0x23c) >> 16) & 0xff;
     let counts = |host: &Host| register(host, 0x1010) != register(host, 0x1010);
     let fatal = json!({"kind": "health", "syndrome": "HW_FATAL_ERR"});
     let hot = json!({"kind": "health", "syndrome": "HIGH_TEMP_ERR", "fatal": false});
