@@ -379,7 +379,7 @@ crate::layout! {
         max_ft_level: u8 @ 0x38, 8;
         /// Tables.
         log_max_ft_num: u8 @ 0x78, 8;
-        /// Flow counters.
+        /// Flow counters of an entry.
         log_max_flow_counter: u8 @ 0x90, 8;
         /// Destinations of an entry.
         log_max_destination: u8 @ 0x98, 8;

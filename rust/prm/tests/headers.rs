@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Compares every structure and every number of the crate with the C headers of the kernel.
+//! Compares every structure and every number of the crate with the kernel's C.
 //!
-//! A C program is made that prints where each field lies and what each enumerator is, compiled
-//! against the headers, and run. What C does not have stands on a list, with the reason, and what
+//! A C program is made that prints where each field lies and what each enumerator and constant is,
+//! compiled against the headers, and run. What C does not have stands on a list, with the reason, and what
 //! stands there C must not have: neither a wrong bit nor a misspelt name can hide.
 //!
 //! `KERNEL_SOURCE` is the kernel's source (default: where the testbed has it).
@@ -57,17 +57,14 @@ const FIRST_OF: &[(&str, &str)] = &[("create_eq_in", "event_bitmask")];
 /// Numbers that C calls by a name that is not made of a prefix and ours.
 const OTHER_NAME: &[(&str, &str)] = &[];
 
-/// Types of numbers that no header has, and why.
-const NO_ENUMERATORS: &[(&str, &str)] = &[
-    (
-        "Delivery",
-        "in drivers/net/ethernet/mellanox/mlx5/core/cmd.c",
-    ),
-    (
-        "PagesMove",
-        "in drivers/net/ethernet/mellanox/mlx5/core/pagealloc.c",
-    ),
-    ("RegisterAccess", "only written as 0 and 1"),
+/// Types of numbers that C has no enumerators for, and why.
+const NO_ENUMERATORS: &[(&str, &str)] = &[("RegisterAccess", "only written as 0 and 1")];
+
+/// Constants that are not compared, and why.
+const NO_CONSTANT: &[(&str, &str)] = &[
+    ("CQ_ARM", "a macro in linux/mlx5/doorbell.h"),
+    ("EQ_ARM", "a macro in eq.c of the driver"),
+    ("EQ_UPDATE", "two words behind the other doorbell of eq.c"),
 ];
 
 /// What C code has to find before it includes the headers, in place of the kernel's own.
@@ -97,18 +94,36 @@ struct ib_grh { u8 bytes[40]; };
 /// Headers that the headers above include, and that are too much for a program.
 const EMPTY: &[&str] = &["linux/types.h", "linux/bitfield.h", "rdma/ib_verbs.h"];
 
-/// Headers that a program cannot include at all, and what is taken out of them as text: the
-/// structure or enumeration around each of these.
+/// Files that a program cannot include at all, and what is taken out of them as text: the structure
+/// or enumeration around each of these.
 const PIECES: &[(&str, &[&str])] = &[
-    ("linux/mlx5/driver.h", &["MLX5_REG_PMTU"]),
-    ("linux/mlx5/cq.h", &["MLX5_CQE_RESP_SEND\t"]),
     (
-        "linux/mlx5/qp.h",
+        "include/linux/mlx5/driver.h",
+        &["MLX5_REG_PMTU", "CMD_OWNER_HW"],
+    ),
+    (
+        "include/linux/mlx5/cq.h",
+        &["MLX5_CQE_RESP_SEND\t", "MLX5_CQ_MODIFY_PERIOD\t"],
+    ),
+    (
+        "include/linux/mlx5/qp.h",
         &[
             "MLX5_NON_ZERO_RQ\t",
             "struct mlx5_wqe_data_seg {",
             "struct mlx5_klm {",
         ],
+    ),
+    (
+        "drivers/net/ethernet/mellanox/mlx5/core/cmd.c",
+        &["CMD_IF_REV", "MLX5_CMD_DELIVERY_STAT_OK"],
+    ),
+    (
+        "drivers/net/ethernet/mellanox/mlx5/core/pagealloc.c",
+        &["MLX5_PAGES_GIVE"],
+    ),
+    (
+        "drivers/vdpa/mlx5/net/mlx5_vnet.c",
+        &["MLX5_VIRTIO_NET_F_CSUM"],
     ),
 ];
 
@@ -204,6 +219,7 @@ enumerators! {
     cap::CapType "MLX5_CAP_";
     cap::CapMode "HCA_CAP_OPMOD_";
     cap::PortType "MLX5_CAP_PORT_TYPE_";
+    command::Delivery "MLX5_CMD_DELIVERY_STAT_";
     cq::CqStatus "MLX5_CQC_STATUS_";
     cq::CqState "MLX5_CQC_ST_";
     cq::CqeOpcode "MLX5_CQE_";
@@ -218,6 +234,7 @@ enumerators! {
     init_segment::NicInterface "MLX5_INITIAL_SEG_NIC_INTERFACE_";
     init_segment::HealthSyndrome "MLX5_INITIAL_SEG_HEALTH_SYNDROME_";
     mkey::AccessMode "MLX5_MKC_ACCESS_MODE_";
+    page::PagesMove "MLX5_PAGES_";
     page::PagesWanted "MLX5_QUERY_PAGES_IN_OP_MOD_";
     qp::QpState "MLX5_QPC_STATE_";
     qp::QpService "MLX5_QPC_ST_";
@@ -237,18 +254,75 @@ enumerators! {
     vport::AllowedListType "MLX5_NVPRT_LIST_TYPE_";
 }
 
-/// The headers, and where the program is made.
+/// The constants, each with what C has to say of it.
+macro_rules! constants {
+    ($($($path:ident)::+ = $c:literal;)*) => {
+        fn constants() -> Vec<(&'static str, Item)> {
+            vec![$({
+                let name = [$(stringify!($path)),+].into_iter().last().unwrap_or_default();
+                let values = vec![($c.to_string(), prm::$($path)::+ as u64)];
+                (name, Item { what: $c.to_string(), values })
+            }),*]
+        }
+    };
+}
+
+constants! {
+    cap::CAPABILITY_BYTES = "sizeof(union mlx5_ifc_hca_cap_union_bits) / 8";
+    cap::virtio_feature::MRG_RXBUF = "MLX5_VIRTIO_NET_F_MRG_RXBUF";
+    cap::virtio_feature::HOST_ECN = "MLX5_VIRTIO_NET_F_HOST_ECN";
+    cap::virtio_feature::GUEST_ECN = "MLX5_VIRTIO_NET_F_GUEST_ECN";
+    cap::virtio_feature::GUEST_TSO6 = "MLX5_VIRTIO_NET_F_GUEST_TSO6";
+    cap::virtio_feature::GUEST_TSO4 = "MLX5_VIRTIO_NET_F_GUEST_TSO4";
+    cap::virtio_feature::GUEST_CSUM = "MLX5_VIRTIO_NET_F_GUEST_CSUM";
+    cap::virtio_feature::CSUM = "MLX5_VIRTIO_NET_F_CSUM";
+    cap::virtio_feature::HOST_TSO6 = "MLX5_VIRTIO_NET_F_HOST_TSO6";
+    cap::virtio_feature::HOST_TSO4 = "MLX5_VIRTIO_NET_F_HOST_TSO4";
+    command::PCI_TRANSPORT = "MLX5_PCI_CMD_XPORT";
+    command::OWNED_BY_FIRMWARE = "CMD_OWNER_HW";
+    cq::MODIFY_PERIOD = "MLX5_CQ_MODIFY_PERIOD";
+    cq::MODIFY_COUNT = "MLX5_CQ_MODIFY_COUNT";
+    cq::MODIFY_OVERRUN = "MLX5_CQ_MODIFY_OVERRUN";
+    cq::MODIFY_PERIOD_MODE = "MLX5_CQ_MODIFY_PERIOD_MODE";
+    flow::MATCH_OUTER_HEADERS = "MLX5_MATCH_OUTER_HEADERS";
+    flow::MODIFY_MISS_TABLE_ID = "MLX5_MODIFY_FLOW_TABLE_MISS_TABLE_ID";
+    flow::ACTION_ALLOW = "MLX5_FLOW_CONTEXT_ACTION_ALLOW";
+    flow::ACTION_DROP = "MLX5_FLOW_CONTEXT_ACTION_DROP";
+    flow::ACTION_FWD_DEST = "MLX5_FLOW_CONTEXT_ACTION_FWD_DEST";
+    flow::ACTION_COUNT = "MLX5_FLOW_CONTEXT_ACTION_COUNT";
+    flow::FTE_ACTION = "BIT(MLX5_SET_FTE_MODIFY_ENABLE_MASK_ACTION)";
+    flow::FTE_FLOW_TAG = "BIT(MLX5_SET_FTE_MODIFY_ENABLE_MASK_FLOW_TAG)";
+    flow::FTE_DESTINATION_LIST = "BIT(MLX5_SET_FTE_MODIFY_ENABLE_MASK_DESTINATION_LIST)";
+    flow::FTE_FLOW_COUNTERS = "BIT(MLX5_SET_FTE_MODIFY_ENABLE_MASK_FLOW_COUNTERS)";
+    init_segment::CMDIF_REV = "CMD_IF_REV";
+    tir::HASH_SRC_IP = "MLX5_HASH_FIELD_SEL_SRC_IP";
+    tir::HASH_DST_IP = "MLX5_HASH_FIELD_SEL_DST_IP";
+    tir::HASH_L4_SPORT = "MLX5_HASH_FIELD_SEL_L4_SPORT";
+    tir::HASH_L4_DPORT = "MLX5_HASH_FIELD_SEL_L4_DPORT";
+    virtq::modify::STATE = "MLX5_VIRTQ_MODIFY_MASK_STATE";
+    virtq::modify::DIRTY_BITMAP_PARAMS = "MLX5_VIRTQ_MODIFY_MASK_DIRTY_BITMAP_PARAMS";
+    virtq::modify::DIRTY_BITMAP_DUMP_ENABLE = "MLX5_VIRTQ_MODIFY_MASK_DIRTY_BITMAP_DUMP_ENABLE";
+    virtq::modify::VIRTIO_Q_ADDRS = "MLX5_VIRTQ_MODIFY_MASK_VIRTIO_Q_ADDRS";
+    virtq::modify::VIRTIO_Q_AVAIL_IDX = "MLX5_VIRTQ_MODIFY_MASK_VIRTIO_Q_AVAIL_IDX";
+    virtq::modify::VIRTIO_Q_USED_IDX = "MLX5_VIRTQ_MODIFY_MASK_VIRTIO_Q_USED_IDX";
+    virtq::modify::QUEUE_VIRTIO_VERSION = "MLX5_VIRTQ_MODIFY_MASK_QUEUE_VIRTIO_VERSION";
+    virtq::modify::VIRTIO_Q_MKEY = "MLX5_VIRTQ_MODIFY_MASK_VIRTIO_Q_MKEY";
+    virtq::modify::QUEUE_FEATURES = "MLX5_VIRTQ_MODIFY_MASK_QUEUE_FEATURES";
+    virtq::modify::DESC_GROUP_MKEY = "MLX5_VIRTQ_MODIFY_MASK_DESC_GROUP_MKEY";
+}
+
+/// The kernel's source, and where the program is made.
 struct Headers {
-    include: PathBuf,
+    source: PathBuf,
     directory: PathBuf,
 }
 
 impl Headers {
     fn new() -> Self {
         let source = env::var_os("KERNEL_SOURCE").unwrap_or_else(|| "/kernel/source".into());
-        let include = Path::new(&source).join("include");
+        let source = PathBuf::from(source);
         assert!(
-            include.join("linux/mlx5/mlx5_ifc.h").exists(),
+            source.join("include/linux/mlx5/mlx5_ifc.h").exists(),
             "there is no kernel source in {source:?}; name it by KERNEL_SOURCE",
         );
         let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("headers");
@@ -257,14 +331,14 @@ impl Headers {
             fs::create_dir_all(header.parent().unwrap()).unwrap();
             fs::write(header, "").unwrap();
         }
-        Self { include, directory }
+        Self { source, directory }
     }
 
     /// What there is before the program.
     fn preamble(&self) -> String {
         let mut text = PREAMBLE.to_string();
         for (header, marks) in PIECES {
-            let from = fs::read_to_string(self.include.join(header)).unwrap();
+            let from = fs::read_to_string(self.source.join(header)).unwrap();
             for mark in *marks {
                 let at = from
                     .find(mark)
@@ -289,7 +363,7 @@ impl Headers {
             .args(["-std=gnu11", "-fmax-errors=0", "-I"])
             .arg(self.directory.join("empty"))
             .arg("-I")
-            .arg(&self.include)
+            .arg(self.source.join("include"))
             .arg(source)
             .env("LC_ALL", "C");
         compiler
@@ -405,7 +479,8 @@ fn every_field_lies_where_c_has_it() {
 #[test]
 fn every_number_is_what_c_has() {
     let headers = Headers::new();
-    let items: Vec<_> = enumerators().into_iter().map(|(_, item)| item).collect();
+    let items = enumerators().into_iter().chain(constants());
+    let items: Vec<_> = items.map(|(_, item)| item).collect();
     let missing = headers.missing("numbers", &items);
     check_missing(&items, &missing, &BTreeSet::new());
     let different = headers.different("numbers", &items.iter().collect::<Vec<_>>());
@@ -443,6 +518,24 @@ fn every_type_of_numbers_is_compared() {
             .filter_map(|line| line.strip_prefix("    pub enum "));
         for name in enums.filter_map(|line| line.split_once(": ").map(|(name, _)| name)) {
             let excused = NO_ENUMERATORS.iter().any(|(excused, _)| *excused == name);
+            assert!(
+                compared.contains(name) != excused,
+                "{}: {name} is either not compared or both that and excused",
+                path.display(),
+            );
+        }
+    }
+}
+
+#[test]
+fn every_constant_is_compared() {
+    let compared: BTreeSet<_> = constants().into_iter().map(|(name, _)| name).collect();
+    for (path, text) in sources() {
+        let lines = text.lines().map(str::trim_start);
+        let names = lines.filter_map(|line| line.strip_prefix("pub const ")?.split_once(": "));
+        let numbers = names.filter(|(_, type_)| type_.starts_with('u'));
+        for (name, _) in numbers {
+            let excused = NO_CONSTANT.iter().any(|(excused, _)| *excused == name);
             assert!(
                 compared.contains(name) != excused,
                 "{}: {name} is either not compared or both that and excused",
