@@ -60,18 +60,25 @@ pub struct DmaSpace {
     maps: GuestMemoryAtomic<GuestMemoryMmap>,
     /// Whether nothing is reached any more.
     unreachable: AtomicBool,
+    /// Whether the device may be master of the bus.
+    master: AtomicBool,
 }
 
 impl Default for DmaSpace {
     fn default() -> Self {
-        Self {
-            maps: GuestMemoryAtomic::new(GuestMemoryMmap::new()),
-            unreachable: AtomicBool::new(false),
-        }
+        Self::of(GuestMemoryMmap::new())
     }
 }
 
 impl DmaSpace {
+    fn of(maps: GuestMemoryMmap) -> Self {
+        Self {
+            maps: GuestMemoryAtomic::new(maps),
+            unreachable: AtomicBool::new(false),
+            master: AtomicBool::new(true),
+        }
+    }
+
     /// Makes a space of `size` bytes from bus address 0 on, all zeroes, that belong to this
     /// process: for tests and benchmarks, where there is no client.
     ///
@@ -80,10 +87,7 @@ impl DmaSpace {
     /// If there is not that much memory.
     pub fn anonymous(size: usize) -> io::Result<Self> {
         let maps = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), size)]);
-        Ok(Self {
-            maps: GuestMemoryAtomic::new(maps.map_err(io::Error::other)?),
-            unreachable: AtomicBool::new(false),
-        })
+        maps.map(Self::of).map_err(io::Error::other)
     }
 
     /// Adds `size` bytes of `file` from `offset` at bus address `addr`, for what `permissions` say.
@@ -149,6 +153,11 @@ impl DmaSpace {
         self.unreachable.store(!reachable, Ordering::Relaxed);
     }
 
+    /// Has a device that may not be master of the bus reach nothing, or one that may what is there.
+    pub fn set_master(&self, master: bool) {
+        self.master.store(master, Ordering::Relaxed);
+    }
+
     /// Keeps the ranges that `keep` chooses and returns how many went.
     fn retain(&self, keep: impl Fn(&GuestRegionMmap) -> bool) -> usize {
         let changing = self.maps.lock().unwrap_or_else(PoisonError::into_inner);
@@ -169,7 +178,8 @@ impl DmaSpace {
 
     /// The memory of this moment. To be dropped after one turn of work.
     pub fn snapshot(&self) -> Dma {
-        let maps = if self.unreachable.load(Ordering::Relaxed) {
+        let none = self.unreachable.load(Ordering::Relaxed) || !self.master.load(Ordering::Relaxed);
+        let maps = if none {
             GuestMemoryAtomic::new(GuestMemoryMmap::new()).memory()
         } else {
             self.maps.memory()

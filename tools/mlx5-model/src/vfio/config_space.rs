@@ -52,6 +52,8 @@ const ID_MSIX: u8 = 0x11;
 const CAPABILITY_LIST: u16 = 1 << 4;
 /// Command: memory, bus master, parity, SERR, no INTx.
 const COMMAND_MASK: u16 = 0x0546;
+/// Command: the function may be master of the bus.
+const BUS_MASTER: u8 = 1 << 2;
 /// A 64-bit memory BAR that may be prefetched.
 const BAR_TYPE: u32 = 0xc;
 /// Version 2 of the capability, an endpoint.
@@ -161,6 +163,11 @@ impl ConfigSpace {
         (enabled != was_enabled).then_some(Effect::Msix(enabled))
     }
 
+    /// Whether the function may be master of the bus: without that it reaches no memory.
+    pub(super) fn is_bus_master(&self) -> bool {
+        self.bytes[COMMAND] & BUS_MASTER != 0
+    }
+
     fn msix_enabled(&self) -> bool {
         (u16::from(self.bytes[MSIX_CONTROL + 1]) << 8) & MSIX_ENABLE != 0
     }
@@ -220,11 +227,13 @@ mod tests {
         }
         assert_eq!(u32_at(&space, 0), 0x101e_15b3);
         assert_eq!(u32_at(&space, 4), 0x0010_0546);
+        assert!(space.is_bus_master());
         assert_eq!(u32_at(&space, 0x10), 0xc);
         assert_eq!(u32_at(&space, 0x14), 0);
         assert_eq!(u32_at(&space, 0x9c) >> 16, 0xc03f);
         space.reset();
         assert_eq!(u32_at(&space, 4), 0x0010_0000);
+        assert!(!space.is_bus_master());
         assert_eq!(u32_at(&space, 0x9c) >> 16, 0x003f);
     }
 

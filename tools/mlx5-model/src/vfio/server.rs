@@ -74,6 +74,7 @@ impl Server {
         memory: Arc<DmaSpace>,
         msix: Arc<Msix>,
     ) -> Self {
+        memory.set_master(false);
         let vectors = msix.count();
         Self {
             name: name.to_owned(),
@@ -169,6 +170,7 @@ impl Backend {
     fn disconnect(&mut self) {
         self.device.reset();
         self.config.reset();
+        self.follow_command();
         self.msix.reset();
         self.memory.clear();
     }
@@ -177,7 +179,14 @@ impl Backend {
     fn reset_device(&mut self) {
         self.device.reset();
         self.config.reset();
+        self.follow_command();
         self.msix.enable(false);
+    }
+
+    /// Does what the command register of the configuration space says: a driver that is done with
+    /// the device takes the bus from it, and relies on its memory not being touched any more.
+    fn follow_command(&self) {
+        self.memory.set_master(self.config.is_bus_master());
     }
 
     /// Reports what is refused, because the client is told little.
@@ -225,6 +234,7 @@ impl ServerBackend for Backend {
                 Some(Effect::Reset) => self.reset_device(),
                 None => {}
             }
+            self.follow_command();
         } else {
             self.device.bar_write(offset, from);
         }
@@ -424,7 +434,10 @@ mod tests {
             client
                 .dma_map(4096, 0x1000, 4096, file.as_raw_fd())
                 .unwrap();
-            served.memory.snapshot().store(0x1000, 1u8).unwrap();
+            let reached = || served.memory.snapshot().store(0x1000, 1u8).is_ok();
+            assert!(!reached(), "the device is no bus master yet");
+            client.region_write(7, 4, &[6, 0]).unwrap();
+            assert!(reached());
             client.dma_unmap(0x1000, 4096).unwrap();
             assert!(served.memory.snapshot().load::<u8>(0x1000).is_err());
             client.dma_map(0, 0x1000, 4096, file.as_raw_fd()).unwrap();
@@ -440,7 +453,9 @@ mod tests {
             served.resets.recv().unwrap();
             client.region_read(0, 3, &mut byte).unwrap();
             assert_eq!(byte, [0]);
-            assert!(served.memory.snapshot().load::<u8>(0x1000).is_ok());
+            assert!(!reached(), "the reset took the bus from it");
+            client.region_write(7, 4, &[6, 0]).unwrap();
+            assert!(reached());
 
             drop(client);
             // The reset comes first, then the memory goes; the next client sees neither half done.
