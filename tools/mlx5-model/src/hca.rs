@@ -149,6 +149,17 @@ impl Hca {
         self.uctxs = uctxs;
     }
 
+    /// Begins a new life, in which no driver has touched the function yet, and reports what is left
+    /// of the old one.
+    pub fn renew(&mut self, why: &'static str) {
+        self.report(why, true);
+        self.clear();
+        self.life = Life::default();
+        self.capabilities = Capabilities::new(&self.platform.profile);
+        self.pages = Pages::default();
+        self.vport.restore();
+    }
+
     /// Says what a driver left behind, in the journal and in the log: objects and, if it was its
     /// `last` chance to take them back, pages.
     pub fn report(&self, when: &'static str, last: bool) {
@@ -169,18 +180,5 @@ impl Hca {
                 "kicks": stats.kicks.get(),
             })
         });
-    }
-}
-
-/// Begins a new life: the old state goes before there is a new one, as both have the same queues
-/// and numbers.
-pub fn renew(hca: &mut Option<Hca>, why: &'static str) {
-    if let Some(old) = hca.take() {
-        old.report(why, true);
-        let (platform, vport) = (old.platform.clone(), old.vport.clone());
-        drop(old);
-        platform.clear();
-        vport.restore();
-        *hca = Some(Hca::new(platform, vport));
     }
 }

@@ -46,6 +46,8 @@ const ADDRESS: u32 = !0xfff;
 pub enum Request {
     /// Commands are to be executed: a bit for each slot.
     Commands(u32),
+    /// There is a command queue, whose slots are all free.
+    Queue,
     /// The function is to be used by nobody, or by a driver again.
     Interface(NicInterface),
 }
@@ -140,6 +142,9 @@ impl Registers {
                             requests.push(Request::Interface(interface));
                         }
                     }
+                    if state.interface == NicInterface::FULL_DRIVER {
+                        requests.push(Request::Queue);
+                    }
                 }
                 0x18 => requests.push(Request::Commands(value)),
                 _ => {}
@@ -204,7 +209,10 @@ mod tests {
         let registers = Registers::new([22, 41, 1000]);
         assert_eq!(registers.command_queue(), None);
         assert_eq!(registers.write(0x10, &7u32.to_be_bytes()), []);
-        assert_eq!(registers.write(0x14, &0x1234_5000u32.to_be_bytes()), []);
+        assert_eq!(
+            registers.write(0x14, &0x1234_5000u32.to_be_bytes()),
+            [Request::Queue]
+        );
         assert_eq!(registers.command_queue(), Some(0x7_1234_5000));
         assert_eq!(read(&registers, 0x14), 0x1234_5056);
         assert_eq!(

@@ -122,10 +122,10 @@ impl Pages {
         Ok(())
     }
 
-    /// Gives pages back, at most `count`: while the function runs only those that are too many.
-    fn take(&mut self, count: u32, running: bool) -> Vec<u64> {
+    /// Gives pages back, at most `count`: only those that are too many if the others are in use.
+    fn take(&mut self, count: u32, in_use: bool) -> Vec<u64> {
         let surplus = (-self.wanted(PagesWanted::REGULAR_PAGES)).max(0);
-        let most = match running {
+        let most = match in_use {
             true => surplus.min(count.into()),
             false => count.into(),
         };
@@ -134,11 +134,9 @@ impl Pages {
             .collect()
     }
 
-    /// Forgets all pages, and says how many there were.
-    pub fn forget(&mut self) -> usize {
-        let held = self.held.len();
+    /// Forgets all pages.
+    pub fn forget(&mut self) {
         self.held.clear();
-        held
     }
 
     /// Wants more pages, or fewer if `count` is below 0.
@@ -212,8 +210,10 @@ impl Execute for ManagePages {
                 Ok(output.into())
             }
             PagesMove::TAKE => {
-                let running = hca.life.stage == Stage::Running;
-                let taken = hca.pages.take(count, running);
+                // Linux takes them back from a function that it has just started, too, when it
+                // fails then.
+                let in_use = hca.life.stage == Stage::Running && !hca.objects().is_empty();
+                let taken = hca.pages.take(count, in_use);
                 output.set_output_num_entries(taken.len() as u32);
                 let mut reply = Reply::from(output);
                 reply.tail = taken.into_iter().flat_map(u64::to_be_bytes).collect();
@@ -244,7 +244,7 @@ mod tests {
             prop_oneof![9 => (0u64..40).prop_map(|page| page * PAGE_SIZE), 1 => Just(0x1008)];
         prop_oneof![
             proptest::collection::vec(addr, 0..6).prop_map(Step::Give),
-            (0u32..8, any::<bool>()).prop_map(|(count, running)| Step::Take(count, running)),
+            (0u32..8, any::<bool>()).prop_map(|(count, in_use)| Step::Take(count, in_use)),
             (-6i32..6).prop_map(Step::Want),
         ]
     }
@@ -276,9 +276,9 @@ mod tests {
                             books = after;
                         }
                     }
-                    Step::Take(count, running) => {
-                        let taken = pages.take(count, running);
-                        let most = if running { (-wanted).max(0) } else { i64::MAX };
+                    Step::Take(count, in_use) => {
+                        let taken = pages.take(count, in_use);
+                        let most = if in_use { (-wanted).max(0) } else { i64::MAX };
                         prop_assert!(taken.len() as i64 <= most.min(count.into()));
                         for addr in taken {
                             prop_assert!(books.remove(&addr), "{:#x} came back twice", addr);

@@ -61,12 +61,10 @@ refusals! {
     OutputTooShort = 0x01_0004, BAD_OUTP_LEN_ERR;
     /// The function is not enabled.
     NotEnabled = 0x01_0005, BAD_SYS_STATE_ERR;
-    /// The function is enabled already.
-    AlreadyEnabled = 0x01_0006, BAD_SYS_STATE_ERR;
     /// The function was not started, or was ended.
-    NotStarted = 0x01_0007, BAD_SYS_STATE_ERR;
+    NotStarted = 0x01_0006, BAD_SYS_STATE_ERR;
     /// The function was started already.
-    AlreadyStarted = 0x01_0008, BAD_SYS_STATE_ERR;
+    AlreadyStarted = 0x01_0007, BAD_SYS_STATE_ERR;
 
     // Objects of any type: 0x02....
 

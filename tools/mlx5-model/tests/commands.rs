@@ -19,6 +19,7 @@ use mlx5_host::{
         decode,
         encode, //
     },
+    memory::BASE,
     Board,
     Failure,
     Host, //
@@ -181,21 +182,25 @@ fn pages_do_not_wait_and_a_busy_slot_is_left_alone() {
 
 #[test]
 fn a_lost_command_costs_its_slot() {
-    let mut host = running();
-    let fault = Fault::Lose {
-        command: which(Some(1)),
-    };
-    host.function.inject(fault).unwrap();
-    prepare(&mut host, 0);
-    host.queue().ring(1);
-    make(&mut host, 1).unwrap();
-    assert!(!host.queue().is_done(0));
-    assert_eq!(host.function.faults()[0].hits, 1);
-    // A reset gives it back.
-    host.function.reset();
-    host.attach();
-    host.initialize().unwrap();
-    make(&mut host, 0).unwrap();
+    // A reset gives it back, and so does another command queue.
+    for reset in [true, false] {
+        let mut host = running();
+        let fault = Fault::Lose {
+            command: which(Some(1)),
+        };
+        host.function.inject(fault).unwrap();
+        prepare(&mut host, 0);
+        host.queue().ring(1);
+        make(&mut host, 1).unwrap();
+        assert!(!host.queue().is_done(0));
+        assert_eq!(host.function.faults()[0].hits, 1);
+        if reset {
+            host.function.reset();
+        }
+        host.attach();
+        host.initialize().unwrap();
+        make(&mut host, 0).unwrap();
+    }
 }
 
 #[test]
@@ -265,7 +270,10 @@ fn what_is_no_command() {
 fn a_device_that_is_gone() {
     let mut host = running();
     let fault = host.function.inject(Fault::Gone {}).unwrap();
+    let again = host.function.inject(Fault::Gone {}).unwrap();
     assert_eq!(read(&host, 0), u32::MAX);
+    host.function.clear_fault(again).unwrap();
+    assert!(host.dma.snapshot().load::<u8>(BASE).is_err());
     assert!(host.function.is_gone());
     prepare(&mut host, 0);
     host.queue().ring(1);

@@ -20,10 +20,16 @@ use prm::{
     hca::{
         CreateUctx,
         DestroyUctx,
+        DisableHca,
         EnableHca,
         InitHca,
         QueryAdapter,
-        SetIssi, //
+        SetIssi,
+        TeardownHca, //
+    },
+    pd::{
+        AllocPd,
+        DeallocPd, //
     },
     register::{
         AccessRegister,
@@ -88,8 +94,56 @@ fn a_function_starts_with_all_its_pages_or_not() {
         input.set_current_issi(2);
     });
     refused(issi, Refusal::UnknownIssi);
-    let other = host.call::<EnableHca>(|_| {});
-    refused(other, Refusal::AlreadyEnabled);
+}
+
+#[test]
+fn pages_come_back_when_nothing_needs_them() {
+    let mut host = started("cx7");
+    let all = host.pages();
+    let pd = host.call::<AllocPd>(|_| {}).unwrap().pd();
+    assert_eq!(host.take_pages(all).unwrap(), 0);
+    host.call::<DeallocPd>(|input| {
+        input.set_pd(pd);
+    })
+    .unwrap();
+    assert_eq!(host.take_pages(all).unwrap(), all);
+    host.call::<DisableHca>(|_| {}).unwrap();
+    host.initialize().unwrap();
+}
+
+/// What a function has.
+fn left(host: &Host) -> (u64, usize) {
+    let report = host.function.report();
+    (report.pages, report.objects.len())
+}
+
+#[test]
+fn a_driver_finds_nothing_of_the_one_before() {
+    for (profile, _) in BUILT_IN {
+        let mut host = started(profile);
+        let fresh = left(&host);
+        let enabled = |host: &mut Host| {
+            host.attach();
+            host.initialize().unwrap();
+            assert_eq!(left(host), fresh);
+        };
+        // It could not stop the function.
+        host.call::<AllocPd>(|_| {}).unwrap();
+        assert_ne!(left(&host), fresh);
+        enabled(&mut host);
+        // It stopped it, and could not disable it.
+        host.call::<TeardownHca>(|_| {}).unwrap();
+        enabled(&mut host);
+        // It did not come as far as to start it.
+        host.call::<EnableHca>(|_| {}).unwrap();
+        enabled(&mut host);
+        // It started it, failed then, and disabled it at once, as Linux does.
+        host.call::<AllocPd>(|_| {}).unwrap();
+        host.call::<DisableHca>(|_| {}).unwrap();
+        assert_eq!(left(&host), (0, 0));
+        refused(host.call::<AllocPd>(|_| {}), Refusal::NotEnabled);
+        enabled(&mut host);
+    }
 }
 
 #[test]

@@ -48,6 +48,7 @@ use prm::{
         SetFlowTableRoot, //
     },
     hca::{
+        DestroyUctx,
         DisableHca,
         EnableHca,
         InitHca,
@@ -180,6 +181,8 @@ pub struct Host {
     /// The pages the firmware has, by their addresses.
     given: HashMap<u64, Buffer>,
     running: Option<Running>,
+    /// The user context it made for itself, or 0 if it needs none, once it knows.
+    pub(crate) uid: Option<u16>,
     /// Whether commands go past the command queue.
     direct: bool,
 }
@@ -214,6 +217,7 @@ impl Host {
             queue,
             given: HashMap::new(),
             running: None,
+            uid: None,
             direct: false,
         })
     }
@@ -225,18 +229,13 @@ impl Host {
     }
 
     /// Has a command executed at once by this thread. The input has at least 16 bytes.
-    ///
-    /// # Panics
-    ///
-    /// If the function is between two lives.
     pub fn perform(&self, input: &[u8], room: usize) -> Vec<u8> {
         let mut hca = self
             .function
             .hca
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        let hca = hca.as_mut().expect("the function has a state");
-        let mut output = perform(hca, input, room).output;
+        let mut output = perform(&mut hca, input, room).output;
         output.resize(room, 0);
         output
     }
@@ -246,12 +245,13 @@ impl Host {
         &mut self.queue
     }
 
-    /// Makes another command queue and tells the function of it, which has forgotten the last one
-    /// and everything else in a reset.
+    /// Makes another command queue and tells the function of it, as a driver that begins. Nothing
+    /// is left of what the last one had.
     pub fn attach(&mut self) {
         self.queue = Queue::new(&self.function, &self.memory);
         self.given.clear();
         self.running = None;
+        self.uid = None;
     }
 
     /// Tells the function where its command queue is, as if for the first time.
@@ -262,9 +262,7 @@ impl Host {
     /// Resets the function. The driver has nothing of it any more.
     pub fn reset(&mut self) {
         self.function.reset();
-        self.running = None;
-        self.given.clear();
-        self.renew_queue();
+        self.attach();
     }
 
     /// How many pages the firmware has.
@@ -626,6 +624,11 @@ impl Host {
             self.destroy_eq(running.commands)?;
             self.call::<DeallocUar>(|input| {
                 input.set_uar(running.uar);
+            })?;
+        }
+        if let Some(uid) = self.uid.take().filter(|uid| *uid != 0) {
+            self.call::<DestroyUctx>(|input| {
+                input.set_uid(uid);
             })?;
         }
         self.call::<TeardownHca>(|_| {})?;

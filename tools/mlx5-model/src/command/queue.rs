@@ -54,10 +54,7 @@ use super::{
 use crate::{
     eq::Event,
     fault::Effects,
-    hca::{
-        renew,
-        Hca, //
-    },
+    hca::Hca,
     init_segment::{
         Registers,
         LOG_COMMANDS,
@@ -76,9 +73,6 @@ const SLOTS: u32 = 1 << LOG_COMMANDS;
 /// The slot for commands that give or take pages: other commands may be waiting for them.
 const PAGE_SLOT: u32 = SLOTS - 1;
 
-/// What commands act on; nothing between two lives of the function.
-pub type SharedHca = Arc<Mutex<Option<Hca>>>;
-
 /// The command queue of one function.
 pub struct Queue {
     shared: Arc<Shared>,
@@ -88,7 +82,7 @@ pub struct Queue {
 struct Shared {
     platform: Arc<Platform>,
     registers: Arc<Registers>,
-    hca: SharedHca,
+    hca: Arc<Mutex<Hca>>,
     state: Mutex<State>,
     /// Whether commands that were rung together are executed in the order of their slots.
     in_order: AtomicBool,
@@ -144,7 +138,7 @@ impl Queue {
     pub fn start(
         platform: Arc<Platform>,
         registers: Arc<Registers>,
-        hca: SharedHca,
+        hca: Arc<Mutex<Hca>>,
     ) -> std::io::Result<Self> {
         let name = format!("cmd-{}", platform.name);
         let shared = Arc::new(Shared {
@@ -177,6 +171,14 @@ impl Queue {
             let journal = &self.shared.platform.journal;
             journal.note("doorbell of a slot that is busy", fields);
         }
+    }
+
+    /// A driver set up a command queue: no slot of it holds a command, whatever the last queue's
+    /// did. Never waits for a command.
+    pub fn attach(&self) {
+        let mut state = self.shared.state();
+        let renew = state.renew;
+        state.restart(renew);
     }
 
     /// Forgets every command. One that is being executed ends before the lock of the
@@ -242,6 +244,10 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn hca(&self) -> MutexGuard<'_, Hca> {
+        self.hca.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The thread's whole life.
     fn run(&self) {
         // Always the same order of things, so that what was seen once can be seen again.
@@ -250,10 +256,7 @@ impl Shared {
             match work {
                 Work::Fetch { slots, life } => self.fetch(slots, life, &mut random),
                 Work::Execute(job) => self.execute(job),
-                Work::Renew(why) => {
-                    let mut hca = self.hca.lock().unwrap_or_else(PoisonError::into_inner);
-                    renew(&mut hca, why);
-                }
+                Work::Renew(why) => self.hca().renew(why),
             }
         }
     }
@@ -385,10 +388,7 @@ impl Shared {
 
     /// Executes one command and tells the driver.
     fn execute(&self, job: Job) {
-        let mut hca = self.hca.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(hca) = hca.as_mut() else {
-            return;
-        };
+        let mut hca = self.hca();
         if self.state().life != job.life || self.platform.faults.is_dead() {
             return;
         }
@@ -399,7 +399,7 @@ impl Shared {
             Ok(request) => {
                 let mut outcome = match job.effects.failed {
                     Some((status, syndrome)) => Outcome::injected(&request.input, status, syndrome),
-                    None => perform(hca, &request.input, request.outlen),
+                    None => perform(&mut hca, &request.input, request.outlen),
                 };
                 job.effects.spoil(&mut outcome.output);
                 let delivery = request.deliver(&memory, &outcome.output);

@@ -99,7 +99,7 @@ impl Function {
     /// What the port is connected to comes up or goes down; the driver is told if its link does.
     fn set_link(&self, up: bool) {
         let hca = self.hca();
-        if hca.as_ref().is_some_and(|hca| hca.vport.set_uplink(up)) {
+        if hca.vport.set_uplink(up) {
             self.platform.events.post(Event::PortChange { up });
         }
     }
@@ -123,13 +123,11 @@ impl Function {
             }
             Fault::QueueError { queue } => {
                 let hca = self.hca();
-                match hca.as_ref().map(|hca| hca.virtqs.get(*queue)) {
-                    Some(Ok(queue)) => queue.fail(Failure::Internal),
-                    _ => {
-                        let reason = format!("there is no virtqueue {queue:#x}");
-                        return Err(FaultError::NotNow(reason));
-                    }
-                }
+                let Ok(queue) = hca.virtqs.get(*queue) else {
+                    let reason = format!("there is no virtqueue {queue:#x}");
+                    return Err(FaultError::NotNow(reason));
+                };
+                queue.fail(Failure::Internal);
             }
             Fault::Link { state } => match state {
                 Link::Down => self.set_link(false),
@@ -140,9 +138,7 @@ impl Function {
                 }
             },
             Fault::PageRequest { pages } => {
-                let mut hca = self.hca();
-                let asked = hca.as_mut().map(|hca| hca.request_pages(*pages));
-                if !matches!(asked, Some(Ok(()))) {
+                if self.hca().request_pages(*pages).is_err() {
                     let why = "no driver has started the function: it would not hear it";
                     return Err(FaultError::NotNow(why.to_owned()));
                 }

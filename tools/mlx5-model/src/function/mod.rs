@@ -14,10 +14,7 @@ use std::sync::{
 use prm::init_segment::NicInterface;
 
 use crate::{
-    command::queue::{
-        Queue,
-        SharedHca, //
-    },
+    command::queue::Queue,
     cq,
     eq::Events,
     eswitch::Eswitch,
@@ -25,10 +22,7 @@ use crate::{
         Faults,
         Guarded, //
     },
-    hca::{
-        renew,
-        Hca, //
-    },
+    hca::Hca,
     init_segment::{
         Registers,
         Request, //
@@ -102,7 +96,7 @@ pub struct Function {
     /// What everything inside stands on.
     pub platform: Arc<Platform>,
     /// What commands act on.
-    pub hca: SharedHca,
+    pub hca: Arc<Mutex<Hca>>,
     registers: Arc<Registers>,
     // Ends its thread when it is dropped.
     commands: Queue,
@@ -151,7 +145,7 @@ impl Function {
         });
         let vport = Arc::new(Vport::new(settings.mac, settings.mtu, port));
         let registers = Arc::new(Registers::new(platform.profile.firmware));
-        let hca = Arc::new(Mutex::new(Some(Hca::new(platform.clone(), vport.clone()))));
+        let hca = Arc::new(Mutex::new(Hca::new(platform.clone(), vport)));
         let commands = Queue::start(platform.clone(), registers.clone(), hca.clone())?;
         Ok(Arc::new(Self {
             platform,
@@ -181,6 +175,7 @@ impl Function {
                 for request in self.registers.write(offset, from) {
                     match request {
                         Request::Commands(slots) => self.commands.ring(slots),
+                        Request::Queue => self.commands.attach(),
                         Request::Interface(NicInterface::FULL_DRIVER) => {}
                         Request::Interface(_) => {
                             // A reset is over as soon as it is asked for.
@@ -212,10 +207,10 @@ impl Function {
 
     fn renew(&self, why: &'static str) {
         self.commands.reset();
-        renew(&mut self.hca(), why);
+        self.hca().renew(why);
     }
 
-    fn hca(&self) -> MutexGuard<'_, Option<Hca>> {
+    fn hca(&self) -> MutexGuard<'_, Hca> {
         self.hca.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -233,14 +228,13 @@ impl Function {
     /// The counters of this moment.
     pub fn report(&self) -> Report {
         let mut report = self.platform.journal.stats.report();
-        if let Some(hca) = self.hca().as_ref() {
-            report.objects = hca
-                .objects()
-                .into_iter()
-                .map(|(name, count)| (name.to_owned(), count as u64))
-                .collect();
-            report.pages = hca.pages.held() as u64;
-        }
+        let hca = self.hca();
+        report.objects = hca
+            .objects()
+            .into_iter()
+            .map(|(name, count)| (name.to_owned(), count as u64))
+            .collect();
+        report.pages = hca.pages.held() as u64;
         report
     }
 }
