@@ -119,12 +119,10 @@ impl Board {
         config.check()?;
         // What is most likely to be wrong comes first, what cannot be undone last.
         let profiles = config.functions.iter().map(|function| {
-            Profile::load(&function.profile)
-                .map(Arc::new)
-                .map_err(|error| Error::Profile {
-                    function: function.name.clone(),
-                    error,
-                })
+            Profile::load(&function.profile).map_err(|error| Error::Profile {
+                function: function.name.clone(),
+                error,
+            })
         });
         let profiles = profiles.collect::<Result<Vec<_>, _>>()?;
         let bind = |path: &PathBuf| Socket::bind(path).map_err(Error::system(path.display()));
@@ -149,10 +147,12 @@ impl Board {
 
         let mut members = Vec::new();
         let numbered = config.functions.iter().zip(0..);
-        for (((config, number), profile), socket) in numbered.zip(profiles).zip(sockets) {
+        for (((config, number), mut profile), socket) in numbered.zip(profiles).zip(sockets) {
+            // 0 is the physical function.
+            profile.general.set_vhca_id(number + 1);
             let settings = Settings {
                 name: config.name.clone(),
-                profile,
+                profile: Arc::new(profile),
                 mac: config.address(number).0,
                 mtu: config.mtu,
             };
@@ -282,4 +282,32 @@ fn spawn(
         })
         .map_err(Error::system(name))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use vmm_sys_util::tempdir::TempDir;
+
+    use super::*;
+
+    #[test]
+    fn functions_are_numbered() {
+        let dir = TempDir::new().unwrap();
+        let config = Config {
+            functions: ["vf0", "vf1"]
+                .map(|name| {
+                    let socket = dir.as_path().join(name);
+                    let function = format!("name={name},socket={},profile=cx7", socket.display());
+                    function.parse().unwrap()
+                })
+                .into(),
+            ..Config::default()
+        };
+        let board = Board::new(&config).unwrap();
+        let numbers = board.members.iter().map(|member| {
+            let profile = &member.function.platform.profile;
+            profile.general.vhca_id()
+        });
+        assert_eq!(numbers.collect::<Vec<_>>(), [1, 2]);
+    }
 }

@@ -214,9 +214,17 @@ impl Profile {
             }
         }
         let mut virtio: VirtioEmulationCap = capabilities(&file.virtio_emulation_cap)?;
-        if virtio.doorbell_bar_offset() != 0 {
-            let reason = "set by the model".to_string();
-            return Err(("virtio_emulation_cap.doorbell_bar_offset".into(), reason));
+        let general: CmdHcaCap = capabilities(&file.cmd_hca_cap)?;
+        for (field, value) in [
+            (
+                "virtio_emulation_cap.doorbell_bar_offset",
+                virtio.doorbell_bar_offset(),
+            ),
+            ("cmd_hca_cap.vhca_id", general.vhca_id().into()),
+        ] {
+            if value != 0 {
+                return Err((field.into(), "set by the model".into()));
+            }
         }
         virtio.set_doorbell_bar_offset(DOORBELL_PAGE);
         Ok(Self {
@@ -228,7 +236,7 @@ impl Profile {
             boot_pages: file.firmware.boot_pages,
             init_pages: file.firmware.init_pages,
             legacy: file.virtqueues.legacy,
-            general: capabilities(&file.cmd_hca_cap)?,
+            general,
             virtio,
             flow_table: capabilities(&file.flow_table_nic_cap)?,
         })
@@ -409,6 +417,7 @@ mod tests {
                 "[virtio_emulation_cap]\ndoorbell_bar_offset = 1",
                 "virtio_emulation_cap.doorbell_bar_offset: set by",
             ),
+            ("[cmd_hca_cap]\nvhca_id = 1", "cmd_hca_cap.vhca_id: set by"),
             ("[firmware]\nversion = \"1.2\"", "firmware.version: '1.2'"),
             ("[firmware]\npsid = \"12345678901234567\"", "firmware.psid"),
             ("[firmware]\nboot_pages = 100000", "firmware.boot_pages"),

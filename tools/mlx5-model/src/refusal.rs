@@ -101,10 +101,12 @@ refusals! {
     PageNotWanted = 0x03_000a, LIM_ERR;
     /// There are no user contexts, or none that may do this.
     UctxNotAllowed = 0x03_000b, BAD_PARAM_ERR;
+    /// The driver itself may not do it, only a user context.
+    UctxNeeded = 0x03_000c, BAD_PARAM_ERR;
     /// There is no such register.
-    UnknownRegister = 0x03_000c, BAD_PARAM_ERR;
+    UnknownRegister = 0x03_000d, BAD_PARAM_ERR;
     /// A virtual function may not write the register.
-    RegisterReadOnly = 0x03_000d, BAD_PARAM_ERR;
+    RegisterReadOnly = 0x03_000e, BAD_PARAM_ERR;
 
     // Event queues, completion queues, queue pairs: 0x04....
 
@@ -199,7 +201,7 @@ refusals! {
     FlowTableKind = 0x07_000d, BAD_PARAM_ERR;
     /// A flow table is too large.
     FlowTableSize = 0x07_000e, BAD_PARAM_ERR;
-    /// A flow table would lead to one that is not of a higher level.
+    /// A flow table would lead to one that is not of a higher level, or there is no such level.
     FlowTableLevel = 0x07_000f, BAD_PARAM_ERR;
     /// There is no such way for frames that no entry matches.
     MissAction = 0x07_0010, BAD_PARAM_ERR;

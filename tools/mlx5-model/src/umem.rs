@@ -71,6 +71,9 @@ impl Execute for CreateUmem {
         input: &CreateUmemIn,
         tail: &[u8],
     ) -> Result<Reply<CreateUmemOut>, Refusal> {
+        if input.uid() == 0 && !hca.platform.profile.general.umem_uid_0() {
+            return Err(Refusal::UctxNeeded);
+        }
         let umem = input.umem();
         let start = u64::from(umem.page_offset());
         let size = umem

@@ -17,6 +17,11 @@ use prm::{
         CmdHcaCap,
         SetHcaCap, //
     },
+    flow::{
+        AllocFlowCounter,
+        CreateFlowTable,
+        FlowTableType, //
+    },
     hca::{
         CreateUctx,
         DestroyUctx,
@@ -38,6 +43,7 @@ use prm::{
         RegisterAccess,
         RegisterId, //
     },
+    umem::CreateUmem,
     vport::{
         AllocQCounter,
         AllowedListType,
@@ -185,17 +191,49 @@ fn user_contexts_are_for_firmware_that_has_them() {
     refused(create(2), Refusal::UctxNotAllowed);
     let uid = create(1).unwrap().uid();
     assert_ne!(uid, 0);
+    // Commands are on behalf of one that is there, or of the driver; not each may be its.
+    fn alloc(host: &mut Host, uid: u16) -> Result<(), Failure> {
+        let done = host.call::<AllocPd>(|input| {
+            input.set_uid(uid);
+        });
+        done.map(drop)
+    }
+    alloc(&mut minimal, uid).unwrap();
+    refused(alloc(&mut minimal, uid + 1), Refusal::NeverMade(""));
+    refused(
+        minimal.call::<CreateUmem>(|_| {}).map(drop),
+        Refusal::UctxNeeded,
+    );
     minimal
         .call::<DestroyUctx>(|input| {
             input.set_uid(uid);
         })
         .unwrap();
+    refused(alloc(&mut minimal, uid), Refusal::Destroyed(""));
     refused(
         started("cx7").call::<CreateUctx>(|_| {}),
         Refusal::UctxNotAllowed,
     );
     refused(
         started("minimal").call::<AllocQCounter>(|_| {}),
+        Refusal::NoResources,
+    );
+}
+
+#[test]
+fn a_profile_says_how_many_there_are() {
+    let mut host = started("cx7");
+    let mut table = |level| {
+        host.call::<CreateFlowTable>(|input| {
+            input.set_table_type(FlowTableType::NIC_RX);
+            input.flow_table_context_mut().set_level(level);
+        })
+    };
+    table(63).unwrap();
+    refused(table(64), Refusal::FlowTableLevel);
+    host.call::<AllocFlowCounter>(|_| {}).unwrap();
+    refused(
+        started("minimal").call::<AllocFlowCounter>(|_| {}),
         Refusal::NoResources,
     );
 }

@@ -22,6 +22,7 @@ use prm::{
         ACTION_FWD_DEST,
         MATCH_OUTER_HEADERS, //
     },
+    hca::CreateUctx,
     mkey::{
         AccessMode,
         CreateMkey,
@@ -265,6 +266,21 @@ impl Host {
         .map(drop)
     }
 
+    /// The user context that memory is registered in: 0, the driver itself, if it may.
+    fn uid(&mut self) -> Result<u16, Failure> {
+        if let Some(uid) = self.uid {
+            return Ok(uid);
+        }
+        let bytes = self.capability(CapType::GENERAL, true)?;
+        let (cap, _) = CmdHcaCap::split(&bytes).ok_or(Failure::Garbage)?;
+        let uid = match cap.umem_uid_0() {
+            true => 0,
+            false => self.call::<CreateUctx>(|_| {})?.uid(),
+        };
+        self.uid = Some(uid);
+        Ok(uid)
+    }
+
     /// Registers memory for an object's state. Returns its number.
     ///
     /// # Errors
@@ -273,6 +289,7 @@ impl Host {
     pub fn create_umem(&mut self, buffer: &Buffer) -> Result<u32, Failure> {
         let mut input = CreateUmemIn::new();
         input
+            .set_uid(self.uid()?)
             .umem_mut()
             .set_log_page_size(0)
             .set_num_of_mtt(buffer.pages().count() as u64);

@@ -7,6 +7,7 @@ pub mod queue;
 
 use prm::{
     command::{
+        InputHeader,
         ObjectInputHeader,
         OutputHeader, //
     },
@@ -209,6 +210,9 @@ pub fn identify(input: &[u8]) -> (u16, Option<u16>) {
 
 fn run(handler: &Handler, hca: &mut Hca, input: &[u8], outlen: usize) -> Result<Vec<u8>, Refusal> {
     hca.life.permits(handler.opcode)?;
+    if let Some((header, _)) = InputHeader::split(input).filter(|(header, _)| header.uid() != 0) {
+        hca.uctxs.get(header.uid().into())?;
+    }
     if input.len() < handler.input.bytes {
         return Err(Refusal::InputTooShort);
     }

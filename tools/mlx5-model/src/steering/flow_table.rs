@@ -392,8 +392,12 @@ impl Execute for CreateFlowTable {
             return Err(Refusal::FlowTableKind);
         }
         let flow = &hca.platform.profile.flow_table;
-        if context.log_size() > flow.flow_table_properties_nic_receive().log_max_ft_size() {
+        let flow = flow.flow_table_properties_nic_receive();
+        if context.log_size() > flow.log_max_ft_size() {
             return Err(Refusal::FlowTableSize);
+        }
+        if context.level() >= flow.max_ft_level() {
+            return Err(Refusal::FlowTableLevel);
         }
         let miss = hca.steering.miss(context)?;
         let table = FlowTable::new(context.level(), context.log_size(), miss)?;

@@ -86,13 +86,15 @@ impl Steering {
     pub fn new(profile: &Profile, receiver: Arc<Receiver>) -> Self {
         let general = &profile.general;
         let flow = profile.flow_table.flow_table_properties_nic_receive();
+        let flow_counters = (u32::from(general.max_flow_counter_31_16()) << 16)
+            | u32::from(general.max_flow_counter_15_0());
         receiver.set_root(None);
         Self {
             tises: Table::new("transmit interface", 1, count(general.log_max_tis())),
             tirs: Table::new("receive interface", 1, count(general.log_max_tir())),
             rqts: Table::new("receive queue table", 1, count(general.log_max_rqt())),
             flow_tables: Table::new("flow table", 1, count(flow.log_max_ft_num())),
-            flow_counters: Table::new("flow counter", 1, 1 << 16),
+            flow_counters: Table::new("flow counter", 1, flow_counters),
             root: None,
             receiver,
         }
