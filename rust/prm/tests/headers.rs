@@ -260,7 +260,9 @@ macro_rules! constants {
         fn constants() -> Vec<(&'static str, Item)> {
             vec![$({
                 let name = [$(stringify!($path)),+].into_iter().last().unwrap_or_default();
-                let values = vec![($c.to_string(), prm::$($path)::+ as u64)];
+                // They are of different types.
+                let value = prm::$($path)::+.to_string().parse().unwrap();
+                let values = vec![($c.to_string(), value)];
                 (name, Item { what: $c.to_string(), values })
             }),*]
         }
