@@ -2,7 +2,9 @@
 # SPDX-License-Identifier: GPL-2.0
 """Guests of every kind in QEMU on a vDPA device, with traffic to the host."""
 
+import contextlib
 import os
+import subprocess
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
@@ -207,25 +209,21 @@ def live_migration(mgmtdev):
 @suite.test(timeout=300)
 def removal(mgmtdev):
     """Device deleted under a running guest: QEMU lives, the host too."""
-    dev = device(mgmtdev)
-    dev.__enter__()
-    gone = False
-    try:
-        with qemu.Guest(dev) as guest:
-            guest.wait_boot()
-            # vhost-vdpa lets nothing be removed while it is open, so the
-            # removal must wait, and end when QEMU does.
-            delete = vdpa.subprocess.Popen(["vdpa", "dev", "del", dev.name])
-            try:
-                guest.run("ip link set eth0 up")
-                assert delete.poll() is None, "deleted while in use"
-            finally:
-                guest.__exit__()
-            assert delete.wait(60) == 0
-            gone = True
-    finally:
-        if not gone:
-            dev.__exit__()
+    with contextlib.ExitStack() as undo:
+        dev = undo.enter_context(device(mgmtdev))
+        guest = undo.enter_context(qemu.Guest(dev))
+        guest.wait_boot()
+        # vhost-vdpa lets nothing be removed while it is open, so the removal
+        # must wait, and end when QEMU does.
+        delete = subprocess.Popen(["vdpa", "dev", "del", dev.name])
+        # Whatever comes of the rest, that one deletes the device, and is
+        # waited for.
+        undo.pop_all()
+        with delete, contextlib.ExitStack() as running:
+            running.push(guest)
+            guest.run("ip link set eth0 up")
+            assert delete.poll() is None, "deleted while in use"
+        assert delete.returncode == 0
 
 
 if __name__ == "__main__":
