@@ -11,6 +11,10 @@ pub(super) const TESTS: Tests = &[
         "SUSPEND: nothing moves, RESUME: all of it does",
         suspend_resume,
     ),
+    (
+        "SUSPEND: nothing moves, and what waits goes with the next kick",
+        suspend_kick,
+    ),
     ("SUSPEND: twice, and RESUME twice", suspend_twice),
     ("SUSPEND: rings move to other places", suspend_move),
     ("STOP by status bit: shown, told, and resumed", stop_bit),
@@ -81,6 +85,21 @@ fn suspend_resume(context: &Context) -> Outcome {
         nothing_moves(&mut a, &mut b, |a| Ok(a.vhost.plain(uapi::RESUME)?))?;
     }
     Ok(())
+}
+
+/// What a device must do at the least: the driver kicks once more after RESUME.
+fn suspend_kick(context: &Context) -> Outcome {
+    let [(_a, mut a), (_b, mut b)] = pair(context, Plan::MODERN)?;
+    require_suspend(&a)?;
+    exchange(&mut a, &mut b, 20)?;
+    a.vhost.plain(uapi::SUSPEND)?;
+    nothing_moves(&mut a, &mut b, |a| {
+        a.vhost.plain(uapi::RESUME)?;
+        for queue in [RX, TX] {
+            a.queues[queue].kick.signal()?;
+        }
+        Ok(())
+    })
 }
 
 fn suspend_twice(context: &Context) -> Outcome {
