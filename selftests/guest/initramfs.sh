@@ -2,16 +2,20 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # initramfs.sh RELEASE TOOL OUTPUT: the whole user space of a guest: busybox,
-# the modules of kernel RELEASE that a network card needs, guest-tool and an
-# init that starts its agent.
+# the modules of kernel RELEASE that a network card needs, iperf3, guest-tool
+# and an init that starts its agent.
 
 set -eu
 release=$1 tool=$2 output=$3
 init=$(cd "$(dirname "$0")" && pwd)/init
 self=$0
 
+# What iperf3 is linked with, and what the C library loads when it ends threads.
+libraries="$(ldd /usr/bin/iperf3 | sed -n 's/^[^/]*\(\/[^ ]*\) (.*/\1/p')
+	$(/sbin/ldconfig -p | awk '$1 == "libgcc_s.so.1" { print $NF; exit }')"
+
 # Nothing to do if the inputs are those it was last made of.
-key=$({ echo "$release"; cat "$self" "$init" "$tool" /bin/busybox; } | sha256sum)
+key=$({ echo "$release"; cat "$self" "$init" "$tool" /bin/busybox /usr/bin/iperf3; } | sha256sum)
 if [ -e "$output" ] && [ "$key" = "$(cat "$output.key" 2>/dev/null)" ]; then
 	exit 0
 fi
@@ -19,9 +23,12 @@ fi
 tree=$(mktemp -d)
 trap 'rm -rf "$tree"' EXIT
 mkdir -p "$tree/bin" "$tree/dev" "$tree/proc" "$tree/sys" "$tree/tmp" "$tree/modules"
-cp /bin/busybox "$tree/bin/"
+cp /bin/busybox /usr/bin/iperf3 "$tree/bin/"
 cp "$tool" "$tree/bin/guest-tool"
 cp "$init" "$tree/init"
+for library in $libraries; do
+	install -D "$library" "$tree$library"
+done
 chmod +x "$tree/init"
 
 # In the order they are to be loaded in.  Built-in ones are left out.

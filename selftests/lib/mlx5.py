@@ -86,6 +86,11 @@ class Model:
         stats = self.ask("stats", function.name)
         return {**stats["objects"], "pages": stats["pages"]}
 
+    def dropped(self):
+        """How many frames queues dropped, most for want of a buffer."""
+        return sum(queue["dropped"] for stats in self.ask("stats").values()
+                   for queue in stats["queues"].values())
+
     def refusals(self):
         """How many commands were refused, by function and reason."""
         return collections.Counter({

@@ -5,13 +5,13 @@ functions in two network namespaces.
 """
 
 import contextlib
-import json
 import os
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 
 # pylint: disable=wrong-import-position
+import iperf
 import ktap
 import mlx5
 import vdpa
@@ -58,34 +58,13 @@ class Port:
                                 to, timeout=90).stdout
         assert f" {count} received" in output, output
 
-    def iperf(self, to, *words, seconds=3):
-        """What iperf3 measured towards another port's server."""
-        with to.space.background("iperf3", "-s", "-1", "--forceflush") as server:
-            for line in server.stdout:
-                if "Server listening" in line:
-                    break
-            output = self.space.run("iperf3", "-c", to.address, "-t", seconds, "-J", *words,
-                                    timeout=60 + seconds).stdout
-        return json.loads(output)["end"]
+    def run(self, *words, timeout=60):
+        """What a command in the namespace printed."""
+        return self.space.run(*words, timeout=timeout).stdout
 
-    def tcp(self, to, *words):
-        """TCP to another port; says how fast."""
-        end = self.iperf(to, *words)
-        received = end["sum_received"]["bits_per_second"] / 1e6
-        ktap.say(f"TCP {' '.join(words)}: {received:.0f} Mbit/s,"
-                 f" {end['sum_sent'].get('retransmits')} retransmits")
-        assert received > 1, end
-
-    def udp(self, to, *words):
-        """UDP to another port, slowly.  A receiver that is kept waiting for a
-        processor has no buffers for a while, and loses some.
-        """
-        end = self.iperf(to, "-u", "-b", "2M", *words)
-        total = end["sum"]
-        ktap.say(f"UDP {' '.join(words)}: {total['packets']} packets,"
-                 f" {total['lost_packets']} lost")
-        assert total["packets"] > 100, end
-        assert total["lost_packets"] <= total["packets"] // 10, end
+    def towards(self, to):
+        """Another port as the server and this one as the client of iperf3."""
+        return to.space, to.address, self.run
 
 
 @contextlib.contextmanager
@@ -102,14 +81,12 @@ def pair(model, first, second, expected=(), **attributes):
         yield ports
 
 
-def traffic(here, there):
+def traffic(model, here, there):
     """Pings of several sizes, TCP and UDP both ways."""
     for size in (56, 1400, 8000):
         here.ping(there.address, size=size)
         there.ping(here.address, size=size)
-    for words in ([], ["-R"]):
-        here.tcp(there, *words)
-        here.udp(there, *words)
+    iperf.both_ways(*here.towards(there), dropped=model.dropped)
 
 
 def modes():
@@ -126,14 +103,14 @@ def between(model):
             offloads = here.space.run("ethtool", "-k", here.netdev).stdout
             for name in ("tx-checksumming", "rx-checksumming", "tcp-segmentation-offload"):
                 assert f"{name}: on" in offloads, offloads
-            traffic(here, there)
+            traffic(model, here, there)
 
 
 @suite.test(timeout=300)
 def mixed(model):
     """A function with MSI-X and one with QPs for events talk."""
     with pair(model, "new0", "old0") as (here, there):
-        traffic(here, there)
+        traffic(model, here, there)
 
 
 @suite.test(timeout=300)
@@ -144,7 +121,7 @@ def mergeable(model):
         with model.clean(), model.bound(functions[names[0]]) as function:
             features = vdpa.default_features(function.mgmtdev)
         with pair(model, *names, device_features=hex(features | MRG_RXBUF)) as (here, there):
-            traffic(here, there)
+            traffic(model, here, there)
 
 
 @suite.test(timeout=300)
@@ -154,7 +131,7 @@ def multiqueue(model):
         with pair(model, *names, max_vqp=2) as (here, there):
             for port in (here, there):
                 port.space.run("ethtool", "-L", port.netdev, "combined", 2)
-            here.tcp(there, "-P", "4")
+            iperf.tcp(*here.towards(there), "-P", "4")
             counts = [stats["completed_desc"] for stats in mlx5.queue_stats(there.device.name, 4)]
             ktap.say(f"descriptors completed by queue: {counts}")
             # Where queues cannot be resumed, Linux 7.3's driver makes them anew

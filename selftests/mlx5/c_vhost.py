@@ -6,12 +6,14 @@ guests in QEMU, and traffic with a function that the host has.
 
 import contextlib
 import os
+import subprocess
 import sys
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.join(HERE, "..", "lib"), os.path.join(HERE, "..", "guest")]
 
 # pylint: disable=wrong-import-position
+import iperf
 import ktap
 import mlx5
 import qemu
@@ -58,6 +60,12 @@ def modern(model):
             assert VERSION_1 in guest.features()
             traffic.prepare(guest)
             report(traffic.both_ways(guest, port))
+            iperf.both_ways(
+                port.namespace,
+                traffic.HOST,
+                lambda *words, timeout: guest.get(" ".join(map(str, words)), timeout=timeout),
+                dropped=model.dropped,
+            )
 
 
 @suite.test(timeout=300)
@@ -113,6 +121,34 @@ def live_migration(model):
                          f" {received} of {sent} pings answered")
                 source.__exit__()
                 report(traffic.both_ways(target, port))
+
+
+# What the tests of vhost-vdpa ask of any device that can be suspended, and of
+# those that can be resumed too.  This driver loses kicks of suspended queues.
+SUSPENDED = ("ring state: split",)
+RESUMED = ("what waits goes with the next kick", "twice, and RESUME", "move to other places")
+
+
+@suite.test(timeout=400)
+def ring_state(model):
+    """Suspend, resume and ring state, by a driver that has vhost-vdpa itself."""
+    program = os.path.join(qemu.BUILD, "vhost-vdpa-test")
+    functions = mlx5.functions()
+    for names, titles in ((("new0", "new1"), SUSPENDED + RESUMED),
+                          (("old0", "old1"), SUSPENDED)):
+        with model.clean(), contextlib.ExitStack() as stack:
+            for name in names:
+                stack.enter_context(model.bound(functions[name]))
+            makers = ",".join(functions[name].mgmtdev for name in names)
+            done = subprocess.run([program, "--mgmtdev", makers, *titles], timeout=300,
+                                  check=False, stdout=subprocess.PIPE, text=True)
+        lines = done.stdout.splitlines()
+        for line in lines:
+            ktap.say(f"{names[0]}: {line}")
+        passed = [line for line in lines if line.startswith("ok ") and "# SKIP" not in line]
+        for title in titles:
+            assert any(title in line for line in passed), f"{title}: did not pass"
+        assert not done.returncode, f"exit status {done.returncode}"
 
 
 if __name__ == "__main__":
