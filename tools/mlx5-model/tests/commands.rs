@@ -437,3 +437,21 @@ fn a_doorbell_without_a_command_hides_none_that_comes_later() {
         output.expect("the command is not lost");
     }
 }
+
+#[test]
+fn a_reset_is_the_end_of_the_driver_before_it_and_no_other() {
+    let mut host = running();
+    host.set_direct(true);
+    let function = host.function.clone();
+    for pause in (0..1000).cycle().take(2000) {
+        // A thread is told of this, and has to wait. What it does then is none of the next
+        // driver's business.
+        let hca = function.hca.lock().unwrap();
+        let disabled = (NicInterface::DISABLED as u32) << 8;
+        function.bar_write(offset("cmdq_addr_l_sz"), &disabled.to_be_bytes());
+        (0..10 * pause).for_each(|_| hint::spin_loop());
+        drop(hca);
+        host.reset();
+        host.initialize().expect("the function comes up");
+    }
+}

@@ -126,7 +126,7 @@ struct Job {
 enum Work {
     Fetch { slots: u32, life: u64 },
     Execute(Job),
-    Renew(&'static str),
+    Renew,
 }
 
 impl Queue {
@@ -256,7 +256,14 @@ impl Shared {
             match work {
                 Work::Fetch { slots, life } => self.fetch(slots, life, &mut random),
                 Work::Execute(job) => self.execute(job),
-                Work::Renew(why) => self.hca().renew(why),
+                Work::Renew => {
+                    // A reset that was quicker has begun a life that is to stay.
+                    let mut hca = self.hca();
+                    let why = self.state().renew.take();
+                    if let Some(why) = why {
+                        hca.renew(why);
+                    }
+                }
             }
         }
     }
@@ -275,8 +282,8 @@ impl Shared {
             if state.closing {
                 return None;
             }
-            if let Some(why) = state.renew.take() {
-                return Some(Work::Renew(why));
+            if state.renew.is_some() {
+                return Some(Work::Renew);
             }
             if state.rung != 0 {
                 let slots = std::mem::take(&mut state.rung);
