@@ -156,10 +156,15 @@ pub(super) struct Rules {
     pub(super) indirect: bool,
 }
 
+/// How many descriptors without bytes a chain may have. No driver has a use for any.
+const MAX_EMPTY: usize = 64;
+
 /// Collects the segments of one chain into the caller's slice.
 pub(super) struct Gather<'a> {
     segments: &'a mut [Segment],
     count: u32,
+    /// How many descriptors without bytes were left out.
+    empty: usize,
     readable_segments: u32,
     /// Bytes of readable segments.
     readable: u64,
@@ -175,6 +180,7 @@ impl<'a> Gather<'a> {
         Self {
             segments,
             count: 0,
+            empty: 0,
             readable_segments: 0,
             readable: 0,
             total: 0,
@@ -191,6 +197,11 @@ impl<'a> Gather<'a> {
         }
         self.writing = writable;
         if desc.len == 0 {
+            // They cost the device as much as others do.
+            if self.empty == MAX_EMPTY {
+                return Err(RingError::ChainTooLong);
+            }
+            self.empty += 1;
             return Ok(());
         }
         if desc.addr.checked_add(u64::from(desc.len) - 1).is_none() {

@@ -44,7 +44,7 @@ pub enum RingError {
     DescriptorIndex(u16),
     /// A chain has more descriptors than its table: it must run in a circle.
     Loop,
-    /// A chain has more segments than the device accepts.
+    /// A chain has more segments than the device accepts, or too many descriptors without bytes.
     ChainTooLong,
     /// A readable descriptor follows a writable one.
     ReadableAfterWritable,
