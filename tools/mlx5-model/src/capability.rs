@@ -7,11 +7,13 @@ use prm::{
         CapMode,
         CapType,
         CmdHcaCap,
+        FlowTableNicCap,
         QueryHcaCap,
         QueryHcaCapIn,
         QueryHcaCapOut,
         SetHcaCap,
-        SetHcaCapIn, //
+        SetHcaCapIn,
+        VirtioEmulationCap, //
     },
     command::OutputHeader,
     layout::{
@@ -55,8 +57,19 @@ impl Capabilities {
     }
 }
 
+/// The groups that a profile can have, and what is in them.
+pub const GROUPS: &[(CapType, &Info)] = &[
+    (CapType::GENERAL, &CmdHcaCap::INFO),
+    (CapType::FLOW_TABLE, &FlowTableNicCap::INFO),
+    (CapType::VDPA_EMULATION, &VirtioEmulationCap::INFO),
+];
+
 /// The group that `op_mod` is about.
-fn group(op_mod: u16) -> Result<CapType, Refusal> {
+///
+/// # Errors
+///
+/// [`Refusal::UnknownCapabilities`] if the reference has none of the kind.
+pub fn group(op_mod: u16) -> Result<CapType, Refusal> {
     CapType::try_from(op_mod >> 1).map_err(|_| Refusal::UnknownCapabilities)
 }
 

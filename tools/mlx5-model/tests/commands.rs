@@ -39,6 +39,10 @@ use mlx5_model::{
     },
 };
 use prm::{
+    cap::{
+        CapType,
+        CmdHcaCap, //
+    },
     command::{
         Command,
         InputHeader,
@@ -230,12 +234,38 @@ fn garbage_in_a_field() {
     let mut host = running();
     let fault = Fault::Garbage {
         command: which(Some(1)),
-        field: "pd".to_owned(),
+        field: Some("pd".to_owned()),
+        tail: None,
         value: Some(0x12_3456),
     };
     host.function.inject(fault).unwrap();
     assert_eq!(make(&mut host, 0).unwrap(), 0x12_3456);
     assert_ne!(make(&mut host, 0).unwrap(), 0x12_3456);
+}
+
+#[test]
+fn garbage_in_a_capability() {
+    let mut host = running();
+    let fault = Fault::Garbage {
+        command: Which {
+            opcode: Name::from("QUERY_HCA_CAP"),
+            ..which(Some(1))
+        },
+        field: Some("capability.log_max_mkey".to_owned()),
+        tail: None,
+        value: Some(1),
+    };
+    host.function.inject(fault).unwrap();
+    let log_max_mkey = |host: &mut Host| {
+        let bytes = host.capability(CapType::GENERAL, true).unwrap();
+        CmdHcaCap::split(&bytes).unwrap().0.log_max_mkey()
+    };
+    // Another group is not struck, nor is it counted.
+    host.capability(CapType::VDPA_EMULATION, true).unwrap();
+    assert_eq!(host.function.faults()[0].hits, 0);
+    assert_eq!(log_max_mkey(&mut host), 1);
+    assert_eq!(host.function.faults()[0].hits, 1);
+    assert_eq!(log_max_mkey(&mut host), 20);
 }
 
 #[test]

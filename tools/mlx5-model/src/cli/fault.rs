@@ -38,6 +38,7 @@ pub(crate) enum Action {
     ///   lose COMMAND
     ///   fail COMMAND status=STATUS [syndrome=N]
     ///   garbage COMMAND field=FIELD [value=N]
+    ///   garbage COMMAND tail.width=BYTES [tail.offset=BYTES] [value=N]
     ///   lose_interrupts [vector=N] [count=N]
     ///   spurious_interrupt vector=N [count=N]
     ///   queue_error queue=ID
@@ -48,7 +49,10 @@ pub(crate) enum Action {
     ///
     /// COMMAND is command.opcode=OPCODE [command.object=TYPE] [command.after=N]
     /// [command.count=N]. Opcodes, types, states and fields have their names in the
-    /// reference, or numbers. For example:
+    /// reference, or numbers. A capability is a field of QUERY_HCA_CAP, such as
+    /// capability.log_max_mkey: it strikes those commands that ask for the group it is in. The
+    /// tail is what follows the fields of an output, such as the list of MANAGE_PAGES. For
+    /// example:
     ///
     ///   mlx5-model fault add --control SOCKET vf0 \
     ///     fail command.opcode=CREATE_EQ command.count=1 status=LIM_ERR

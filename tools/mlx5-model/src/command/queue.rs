@@ -343,10 +343,7 @@ impl Shared {
                 }
             };
             let effects = match &body {
-                Ok(request) => {
-                    let (opcode, object) = identify(&request.input);
-                    faults.command(opcode, object)
-                }
+                Ok(request) => faults.command(&request.input),
                 Err(_) => Effects::default(),
             };
             // A command that is lost keeps its slot.

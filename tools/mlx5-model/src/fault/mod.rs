@@ -13,6 +13,7 @@ mod name;
 pub use self::{
     command::{
         Effects,
+        Tail,
         Which, //
     },
     interrupts::Guarded,
@@ -71,13 +72,19 @@ pub enum Fault {
         #[serde(default)]
         syndrome: u32,
     },
-    /// A field of the output is not what it should be.
+    /// A field of the output, or a piece of what follows its fields, is not what it should be.
     Garbage {
         /// Which commands.
         command: Which,
-        /// The field: its name in the reference, after those of the parts it is in and dots.
-        field: String,
-        /// What it is instead, for a field of up to 64 bits; anything if nothing is said.
+        /// The field: its name in the reference, after those of the parts it is in and dots. A
+        /// capability is a field of `capability` of QUERY_HCA_CAP: it strikes commands that ask
+        /// for the group the capability is in.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        field: Option<String>,
+        /// The piece, if it is no field. Bytes that an output does not have are left out.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        tail: Option<Tail>,
+        /// What it is instead, for a place of up to 64 bits; anything if nothing is said.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         value: Option<u64>,
     },
@@ -185,8 +192,13 @@ pub enum FaultError {
     /// The model does not execute the command, so that its output has no fields.
     #[error("the model does not execute {0}: its output has no fields (say `object` too if it is for general objects)")]
     NoOutput(String),
+    /// It is not said, or said twice, what of an output is to be garbage.
+    #[error(
+        "garbage is in a `field`, or in a piece of the `tail` with a `width` of 1 byte at least"
+    )]
+    NoPlace,
     /// A field is too wide to be a number.
-    #[error("the field `{0}` has more than 64 bits: leave `value` out")]
+    #[error("`{0}` has more than 64 bits: leave `value` out")]
     NotANumber(String),
     /// There is no such fault.
     #[error("there is no fault {id}; there are: {known}")]
@@ -313,12 +325,12 @@ impl Faults {
                 .any(|entry| matches!(entry.fault, Fault::Health { fatal: true, .. }))
     }
 
-    /// What happens to a command.
-    pub fn command(&self, opcode: u16, object: Option<u16>) -> Effects {
+    /// What happens to a command of that input.
+    pub fn command(&self, input: &[u8]) -> Effects {
         let mut effects = Effects::default();
         for (id, entry) in &mut self.active().faults {
             if let Some(rule) = &mut entry.rule {
-                if rule.applies(opcode, object) {
+                if rule.applies(input) {
                     entry.hits = entry.hits.saturating_add(1);
                     effects.take(*id, rule);
                 }
@@ -366,6 +378,7 @@ mod tests {
             r#"{"kind":"lose","command":{"opcode":769}}"#,
             r#"{"kind":"fail","command":{"opcode":"NOP"},"status":"LIM_ERR","syndrome":7}"#,
             r#"{"kind":"garbage","command":{"opcode":"CREATE_EQ"},"field":"eq_number","value":9}"#,
+            r#"{"kind":"garbage","command":{"opcode":"MANAGE_PAGES"},"tail":{"width":8}}"#,
             r#"{"kind":"lose_interrupts","vector":2}"#,
             r#"{"kind":"spurious_interrupt","vector":2,"count":1}"#,
             r#"{"kind":"queue_error","queue":1}"#,
@@ -408,6 +421,44 @@ mod tests {
         let text = r#"{"kind":"garbage","command":{"opcode":"SET_DRIVER_VERSION"},"field":"x"}"#;
         let message = wrong(text);
         assert!(!message.is_empty());
+        let garbage = |opcode: &str, place: &str| {
+            wrong(&format!(
+                r#"{{"kind":"garbage","command":{{"opcode":"{opcode}"}}{place}}}"#
+            ))
+        };
+        let message = garbage("QUERY_HCA_CAP", r#","field":"capability.log_max_pear""#);
+        assert!(message.contains("`capability.log_max_pear`"), "{message}");
+        for field in [
+            "log_max_mkey",
+            "max_num_virtio_queues",
+            "flow_table_properties_nic_receive.ft_support",
+        ] {
+            assert!(
+                message.contains(&format!("capability.{field}")),
+                "{message}"
+            );
+        }
+        // Six bits.
+        let place = r#","field":"capability.log_max_mkey","value":64"#;
+        assert!(garbage("QUERY_HCA_CAP", place).contains("0x3f is the largest"));
+        // SET_HCA_CAP answers nothing.
+        assert!(garbage("SET_HCA_CAP", r#","field":"capability.roce""#).contains("syndrome"));
+        for place in [
+            "",
+            r#","field":"status","tail":{"width":1}"#,
+            r#","tail":{"width":0}"#,
+        ] {
+            assert!(
+                garbage("MANAGE_PAGES", place).contains("`field`"),
+                "{place}"
+            );
+        }
+        let place = r#","tail":{"offset":16777217,"width":1}"#;
+        assert!(garbage("MANAGE_PAGES", place).contains("tail.offset"));
+        let place = r#","tail":{"width":9},"value":1"#;
+        assert!(garbage("MANAGE_PAGES", place).contains("64 bits"));
+        let place = r#","tail":{"width":1},"value":256"#;
+        assert!(garbage("MANAGE_PAGES", place).contains("0xff is the largest"));
         let none = Faults::default().remove(3).unwrap_err().to_string();
         assert!(none.contains("none"), "{none}");
     }
