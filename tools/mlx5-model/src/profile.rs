@@ -18,12 +18,14 @@ use prm::{
         VirtioEmulationCap, //
     },
     layout::{
+        bits,
         set_bits,
         FieldInfo,
         Info,
         Shape, //
     },
-    Layout, //
+    Layout,
+    ObjectType, //
 };
 use serde::Deserialize;
 use toml::{
@@ -45,6 +47,77 @@ pub const BUILT_IN: &[(&str, &str)] = &[
 
 /// The most pages a profile may ask for at once: what one command can give.
 const MAX_PAGES: u32 = 1 << 16;
+
+/// Why a capability cannot be claimed.
+const NOT_MODELLED: &str = "the model does not have it";
+
+/// The bits of capabilities that a profile may set, where not every one is modelled: what others
+/// say is for a driver to use, and it would only find out there that it is not done.
+const MODELLED: &[(&Info, &[(&str, u64)])] = &[
+    (
+        &CmdHcaCap::INFO,
+        &[
+            // Groups of capabilities.
+            ("hca_cap_2", 0),
+            ("event_cap", 0),
+            ("debug", 0),
+            ("qos", 0),
+            ("port_selection_cap", 0),
+            // What a driver would make other devices of.
+            ("eth_net_offloads", 0),
+            ("roce", 0),
+            ("roce_rw_supported", 0),
+            ("dct", 0),
+            ("atomic", 0),
+            ("pg", 0),
+            ("log_max_srq", 0),
+            ("log_max_rq", 0),
+            ("log_max_sq", 0),
+            // What only a physical function does.
+            ("vport_group_manager", 0),
+            ("eswitch_manager", 0),
+            ("log_max_l2_table", 0),
+            ("icm_mng_function_id_mode", 0),
+            ("num_total_dynamic_vf_msix", 0),
+            // Registers.
+            ("qcam_reg", 0),
+            ("mcam_reg", 0),
+            ("pcam_reg", 0),
+            // Commands, variants of commands, and what is between a command and its end.
+            ("fast_teardown", 0),
+            ("cq_resize", 0),
+            ("cq_eq_remap", 0),
+            ("mkey_by_name", 0),
+            ("flow_counter_bulk_alloc", 0),
+            ("disable_local_lb_uc", 0),
+            ("disable_local_lb_mc", 0),
+            ("log_max_current_uc_list_wr_supported", 0),
+            ("cmdif_checksum", 0),
+            ("bf", 0),
+            // Events and counters.
+            ("release_all_pages", 0),
+            ("general_notification_event", 0),
+            ("pci_sync_for_fw_update_event", 0),
+            ("nic_vport_change_event", 0),
+            ("vnic_env_int_rq_oob", 0),
+            ("eq_overrun_count", 0),
+            (
+                "general_obj_types",
+                (1 << ObjectType::VIRTIO_NET_Q as u16)
+                    | (1 << ObjectType::VIRTIO_Q_COUNTERS as u16),
+            ),
+        ],
+    ),
+    (
+        &VirtioEmulationCap::INFO,
+        &[
+            ("desc_tunnel_offload_type", 0),
+            ("max_tunnel_desc", 0),
+            ("virtio_queue_type", 1),
+            ("max_emulated_devices", 0),
+        ],
+    ),
+];
 
 /// What is wrong with a profile.
 #[derive(Debug, thiserror::Error)]
@@ -227,6 +300,11 @@ impl Profile {
             }
         }
         virtio.set_doorbell_bar_offset(DOORBELL_PAGE);
+        let flow_table: FlowTableNicCap = capabilities(&file.flow_table_nic_cap)?;
+        if flow_table.flow_table_properties_nic_transmit().ft_support() {
+            let field = "flow_table_nic_cap.flow_table_properties_nic_transmit.ft_support";
+            return Err((field.into(), NOT_MODELLED.into()));
+        }
         Ok(Self {
             name: name.into(),
             description: file.description,
@@ -238,13 +316,13 @@ impl Profile {
             legacy: file.virtqueues.legacy,
             general,
             virtio,
-            flow_table: capabilities(&file.flow_table_nic_cap)?,
+            flow_table,
         })
     }
 
     /// The largest values of a group of capabilities, if the firmware has the group.
     pub fn capabilities(&self, group: CapType) -> Option<&[u8]> {
-        let virtqueues = 1 << prm::ObjectType::VIRTIO_NET_Q as u16;
+        let virtqueues = 1 << ObjectType::VIRTIO_NET_Q as u16;
         match group {
             CapType::GENERAL => Some(self.general.as_bytes()),
             CapType::FLOW_TABLE if self.general.nic_flow_table() => {
@@ -284,8 +362,31 @@ fn version(text: &str) -> Option<[u16; 3]> {
 fn capabilities<T: Layout>(table: &Table) -> Result<T, (String, String)> {
     let mut group = T::new();
     set_fields(&T::INFO, group.as_mut_bytes(), table)
+        .and_then(|()| check_modelled(&T::INFO, group.as_bytes()))
         .map_err(|(field, reason)| (format!("{}.{field}", T::INFO.name), reason))?;
     Ok(group)
+}
+
+/// Refuses capabilities that the model does not have.
+///
+/// # Errors
+///
+/// The name of the field, and why.
+fn check_modelled(info: &Info, group: &[u8]) -> Result<(), (String, String)> {
+    let lists = MODELLED.iter().filter(|(of, _)| of.name == info.name);
+    for (name, allowed) in lists.flat_map(|(_, list)| *list) {
+        let value = info
+            .field(name)
+            .map_or(0, |field| bits(group, field.offset, field.width));
+        if value & !allowed != 0 {
+            let reason = match allowed {
+                0 => NOT_MODELLED.to_owned(),
+                _ => format!("{NOT_MODELLED} but for the bits {allowed:#x}"),
+            };
+            return Err(((*name).to_owned(), reason));
+        }
+    }
+    Ok(())
 }
 
 /// Sets the fields of a structure that a table names.
@@ -431,6 +532,31 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(error.contains("base: \"cx9\""), "{error}");
+    }
+
+    #[test]
+    fn what_the_model_does_not_have_cannot_be_claimed() {
+        for (info, list) in MODELLED {
+            for (name, allowed) in *list {
+                let field = info
+                    .field(name)
+                    .unwrap_or_else(|| panic!("no field {name}"));
+                let bit = (0..field.width)
+                    .find(|bit| (allowed >> bit) & 1 == 0)
+                    .unwrap();
+                let claim = format!("[{}]\n{name} = {}", info.name, 1u64 << bit);
+                let error = variant(&claim).expect_err(name);
+                let named = format!("{}.{name}: {NOT_MODELLED}", info.name);
+                assert!(error.contains(&named), "{error}");
+            }
+        }
+        let claim = "flow_table_properties_nic_transmit.ft_support";
+        let error = variant(&format!("[flow_table_nic_cap]\n{claim} = true")).unwrap_err();
+        assert!(
+            error.contains(&format!("{claim}: {NOT_MODELLED}")),
+            "{error}"
+        );
+        variant("[cmd_hca_cap]\nroce = false\nforce_teardown = true").unwrap();
     }
 
     #[test]
