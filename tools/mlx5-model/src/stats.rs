@@ -45,7 +45,8 @@ pub struct QueueCounters {
     pub frames: Counter,
     /// The bytes of them.
     pub bytes: Counter,
-    /// Frames that found no room.
+    /// Frames that the queue dropped: on receive those for which it had no room, on transmit
+    /// those that cannot be sent.
     pub dropped: Counter,
     /// Doorbells that were rung for it.
     pub kicks: Counter,
@@ -91,7 +92,8 @@ pub struct QueueReport {
     pub frames: u64,
     /// The bytes of them.
     pub bytes: u64,
-    /// Frames that found no room.
+    /// Frames that the queue dropped: on receive those for which it had no room, on transmit
+    /// those that cannot be sent.
     pub dropped: u64,
     /// Doorbells that were rung for it.
     pub kicks: u64,
