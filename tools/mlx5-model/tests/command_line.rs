@@ -155,6 +155,14 @@ fn from_start_to_end() {
         text(&timeline),
     ];
     printed(&arguments);
+    // The trace is not written over, whatever it is called.
+    let (before, link) = (fs::read(&trace).unwrap(), at("link"));
+    std::os::unix::fs::symlink(&trace, &link).unwrap();
+    for output in [&trace, &link] {
+        let arguments = ["trace", "--chrome", text(&trace), "--output", text(output)];
+        assert!(error(&arguments).contains("the trace itself"));
+        assert_eq!(fs::read(&trace).unwrap(), before);
+    }
     let timeline: Value = serde_json::from_slice(&fs::read(&timeline).unwrap()).unwrap();
     assert!(timeline["traceEvents"].is_array());
 }
