@@ -3,7 +3,8 @@
 //! Unix sockets that clients find by their path.
 
 use std::{
-    fs, io,
+    fs,
+    io,
     ops::Deref,
     os::unix::{
         fs::FileTypeExt,
@@ -16,7 +17,28 @@ use std::{
         Path,
         PathBuf, //
     },
+    time::Duration, //
 };
+
+use libc::{
+    ECONNABORTED,
+    EMFILE,
+    ENFILE,
+    ENOBUFS,
+    ENOMEM, //
+};
+
+/// How long to wait before another client is let in, if there was nothing left for one.
+pub const PATIENCE: Duration = Duration::from_millis(200);
+
+/// Returns whether a client that could not be let in may be later: the process has no descriptor
+/// or memory left for it, which others may give back, or the client is gone again.
+pub fn is_passing(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(ECONNABORTED | EMFILE | ENFILE | ENOBUFS | ENOMEM)
+    )
+}
 
 /// A socket that is listened on. Its file goes when this is dropped.
 #[derive(Debug)]

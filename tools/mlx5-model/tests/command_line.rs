@@ -16,6 +16,8 @@ use std::{
         Output,
         Stdio, //
     },
+    thread,
+    time::Duration, //
 };
 
 use serde_json::{
@@ -165,6 +167,35 @@ fn from_start_to_end() {
     }
     let timeline: Value = serde_json::from_slice(&fs::read(&timeline).unwrap()).unwrap();
     assert!(timeline["traceEvents"].is_array());
+}
+
+#[test]
+fn who_cannot_be_let_in_waits() {
+    let dir = TempDir::new().unwrap();
+    let socket = dir.as_path().join("vf0");
+    let function = format!("name=vf0,socket={},profile=cx7", text(&socket));
+    let (mut running, _) = Running::start(&["run", "--function", &function]);
+    let pid = running.child.id().to_string();
+    let limit = |descriptors: u32| {
+        let limit = format!("--nofile={descriptors}:");
+        let status = Command::new("prlimit")
+            .args(["--pid", &pid, &limit])
+            .status();
+        assert!(status.unwrap().success());
+    };
+    let client = vfio_user::Client::new(&socket).unwrap();
+    // From here on there is no descriptor for another one.
+    limit(3);
+    drop(client);
+    thread::sleep(Duration::from_millis(500));
+    assert!(running.child.try_wait().unwrap().is_none());
+    limit(1024);
+    let mut client = vfio_user::Client::new(&socket).unwrap();
+    let mut id = [0; 2];
+    client.region_read(7, 0, &mut id).unwrap();
+    assert_eq!(id, [0xb3, 0x15]);
+    drop(client);
+    assert!(running.end());
 }
 
 #[test]

@@ -15,16 +15,9 @@ use std::{
         UnixStream, //
     },
     sync::Arc,
-    thread,
-    time::Duration, //
+    thread, //
 };
 
-use libc::{
-    EMFILE,
-    ENFILE,
-    ENOBUFS,
-    ENOMEM, //
-};
 use serde_json::json;
 use tracing::{
     debug,
@@ -32,15 +25,13 @@ use tracing::{
 };
 
 use super::Functions;
+use crate::socket;
 
 /// The longest line in bytes, with its end. More is no request.
 const LONGEST: usize = 64 << 10;
 
 /// How many clients are answered at a time. Each has a thread and a file descriptor.
 const CLIENTS: usize = 64;
-
-/// How long to wait when the process has no file descriptor left for a client.
-const PATIENCE: Duration = Duration::from_millis(200);
 
 /// Answers all clients of `listener`, each in a thread of its own.
 ///
@@ -53,9 +44,9 @@ pub fn serve(listener: &UnixListener, functions: &Arc<Functions>) -> io::Result<
         let mut stream = match listener.accept() {
             Ok((stream, _)) => stream,
             // What the functions need may be given back, and they must not go for this.
-            Err(e) if matches!(e.raw_os_error(), Some(EMFILE | ENFILE | ENOBUFS | ENOMEM)) => {
+            Err(e) if socket::is_passing(&e) => {
                 warn!("a client of the control socket has to wait: {e}");
-                thread::sleep(PATIENCE);
+                thread::sleep(socket::PATIENCE);
                 continue;
             }
             Err(e) => return Err(e),

@@ -14,6 +14,7 @@ use std::{
         AssertUnwindSafe, //
     },
     sync::Arc,
+    thread, //
 };
 
 use tracing::{
@@ -54,7 +55,8 @@ use super::{
 use crate::{
     function::BAR_SIZE,
     memory::DmaSpace,
-    platform::Interrupts, //
+    platform::Interrupts,
+    socket, //
 };
 
 /// The vfio-user server of one function.
@@ -101,10 +103,23 @@ impl Server {
     ///
     /// Returns only if no more client can come.
     pub fn serve(mut self) -> Result<(), vfio_user::Error> {
+        let mut told = false;
         loop {
             // A panic has been reported when it gets here. What it left undone is undone by the
             // reset; locks it held are taken regardless.
             let result = catch_unwind(AssertUnwindSafe(|| self.protocol.run(&mut self.backend)));
+            if let Ok(Err(vfio_user::Error::SocketAccept(e))) = &result {
+                // Other functions have their clients, and must not go for this.
+                if socket::is_passing(e) {
+                    if !told {
+                        warn!("{}: a client has to wait: {e}", self.name);
+                    }
+                    told = true;
+                    thread::sleep(socket::PATIENCE);
+                    continue;
+                }
+            }
+            told = false;
             self.backend.disconnect();
             match result {
                 Ok(Ok(())) => info!("{}: the client is gone", self.name),
