@@ -189,6 +189,10 @@ fn a_queue_goes_to_error_and_says_so() {
     assert_eq!(change.obj_id(), id);
     let object = side.net.query(&mut side.host, 1).unwrap();
     assert_eq!(object.state(), Ok(prm::virtq::State::ERR));
+    let again: Fault = serde_json::from_value(json!({"kind": "queue_error", "queue": id})).unwrap();
+    let refused = side.host.function.inject(again).unwrap_err().to_string();
+    assert!(refused.contains("in error already"), "{refused}");
+    assert_eq!(side.host.function.faults().len(), 1);
     side.end();
 }
 
@@ -230,6 +234,33 @@ fn a_fault_stays_when_another_of_its_kind_goes() {
     host.reset();
     host.start().unwrap();
     host.stop().unwrap();
+}
+
+#[test]
+fn a_dead_firmware_does_not_use_faults_up() {
+    let mut host = host();
+    let lose = json!({"kind": "lose", "command": {"opcode": "NOP", "count": 1}});
+    let lose = fault(&host, lose);
+    let fatal = fault(&host, json!({"kind": "health", "syndrome": "HW_FATAL_ERR"}));
+    let hits = |host: &Host| {
+        let faults = host.function.faults();
+        faults.iter().find(|listed| listed.id == lose).unwrap().hits
+    };
+    let input = encode::<Nop>(&<Nop as Command>::Input::new(), &[]);
+    host.queue().prepare(0, &input, 16);
+    host.queue().ring(1);
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    assert_eq!(hits(&host), 0);
+    host.function.clear_fault(fatal).unwrap();
+    host.reset();
+    host.start().unwrap();
+    host.queue().prepare(0, &input, 16);
+    host.queue().ring(1);
+    let start = std::time::Instant::now();
+    while hits(&host) == 0 {
+        assert!(start.elapsed() < mlx5_host::vectors::PATIENCE);
+        std::thread::yield_now();
+    }
 }
 
 #[test]

@@ -344,12 +344,12 @@ impl Shared {
             };
             let effects = match &body {
                 Ok(request) => faults.command(&request.input),
-                Err(_) => Effects::default(),
+                Err(_) => (!faults.is_dead()).then(Effects::default),
             };
             // A command that is lost keeps its slot.
-            if effects.lost || faults.is_dead() {
+            let Some(effects) = effects.filter(|effects| !effects.lost) else {
                 continue;
-            }
+            };
             let job = Job {
                 slot,
                 life,

@@ -236,6 +236,13 @@ struct Entry {
     rule: Option<Rule>,
 }
 
+impl Active {
+    fn is_dead(&self) -> bool {
+        let mut faults = self.faults.values();
+        faults.any(|entry| matches!(entry.fault, Fault::Health { fatal: true, .. }))
+    }
+}
+
 impl Faults {
     fn active(&self) -> MutexGuard<'_, Active> {
         // Nothing panics while it holds the lock.
@@ -317,18 +324,18 @@ impl Faults {
 
     /// Returns whether the firmware has stopped.
     pub fn is_dead(&self) -> bool {
-        self.is_gone()
-            || self
-                .active()
-                .faults
-                .values()
-                .any(|entry| matches!(entry.fault, Fault::Health { fatal: true, .. }))
+        self.is_gone() || self.active().is_dead()
     }
 
-    /// What happens to a command of that input.
-    pub fn command(&self, input: &[u8]) -> Effects {
+    /// What happens to a command of that input; nothing, not even a fault, if the firmware has
+    /// stopped.
+    pub fn command(&self, input: &[u8]) -> Option<Effects> {
+        let mut active = self.active();
+        if self.is_gone() || active.is_dead() {
+            return None;
+        }
         let mut effects = Effects::default();
-        for (id, entry) in &mut self.active().faults {
+        for (id, entry) in &mut active.faults {
             if let Some(rule) = &mut entry.rule {
                 if rule.applies(input) {
                     entry.hits = entry.hits.saturating_add(1);
@@ -336,7 +343,7 @@ impl Faults {
                 }
             }
         }
-        effects
+        Some(effects)
     }
 
     /// Brings up to date what is asked on every interrupt.

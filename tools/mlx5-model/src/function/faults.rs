@@ -105,7 +105,7 @@ impl Function {
     }
 
     /// Does what happens at once.
-    fn happen(&self, id: u32, fault: &Fault) -> Result<(), FaultError> {
+    fn happen(&self, number: u32, fault: &Fault) -> Result<(), FaultError> {
         let platform = &self.platform;
         match fault {
             // These lie in wait.
@@ -121,13 +121,16 @@ impl Function {
                 }
                 (0..*count).for_each(|_| platform.interrupts.raise(*vector));
             }
-            Fault::QueueError { queue } => {
+            Fault::QueueError { queue: id } => {
                 let hca = self.hca();
-                let Ok(queue) = hca.virtqs.get(*queue) else {
-                    let reason = format!("there is no virtqueue {queue:#x}");
+                let Ok(queue) = hca.virtqs.get(*id) else {
+                    let reason = format!("there is no virtqueue {id:#x}");
                     return Err(FaultError::NotNow(reason));
                 };
-                queue.fail(Failure::Internal);
+                if !queue.fail(Failure::Internal) {
+                    let reason = format!("virtqueue {id:#x} is in error already");
+                    return Err(FaultError::NotNow(reason));
+                }
             }
             Fault::Link { state } => match state {
                 Link::Down => self.set_link(false),
@@ -149,7 +152,7 @@ impl Function {
                 self.commands.reset();
             }
         }
-        platform.faults.hit(id);
+        platform.faults.hit(number);
         Ok(())
     }
 }

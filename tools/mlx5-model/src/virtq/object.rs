@@ -273,16 +273,18 @@ impl Virtq {
         })
     }
 
-    /// Puts the virtqueue into state ERR, from whatever state, and tells the driver. Only
-    /// destroying it helps then.
-    pub fn fail(&self, failure: Failure) {
-        self.fail_locked(&mut self.core.lock(), failure);
+    /// Puts the virtqueue into state ERR, from whatever other state, and tells the driver. Only
+    /// destroying it helps then. Returns whether it was not there yet.
+    pub fn fail(&self, failure: Failure) -> bool {
+        self.fail_locked(&mut self.core.lock(), failure)
     }
 
-    fn fail_locked(&self, core: &mut Core, failure: Failure) {
-        let Some(parts) = &core.parts else { return };
+    fn fail_locked(&self, core: &mut Core, failure: Failure) -> bool {
+        let Some(parts) = &core.parts else {
+            return false;
+        };
         if core.object.state() == Ok(State::ERR) {
-            return;
+            return false;
         }
         self.ready.store(false, Ordering::Release);
         if let Some(mover) = core.mover.take() {
@@ -301,6 +303,7 @@ impl Virtq {
             obj_type: ObjectType::VIRTIO_NET_Q,
             obj_id: self.id.get().copied().unwrap_or(0),
         });
+        true
     }
 
     fn count(&self, parts: &Parts, tally: &Tally) {
@@ -376,7 +379,9 @@ impl ReceiveQueue for Virtq {
         match received {
             Ok(true) => parts.notify(&self.platform),
             Ok(false) => {}
-            Err(failure) => self.fail_locked(&mut core, failure),
+            Err(failure) => {
+                self.fail_locked(&mut core, failure);
+            }
         }
         MutexGuard::unlock_fair(core);
     }
