@@ -14,6 +14,10 @@ use mlx5_host::{
     Host, //
 };
 use mlx5_model::{
+    control::{
+        Control,
+        Request, //
+    },
     fault::Fault,
     refusal::Refusal, //
 };
@@ -260,6 +264,23 @@ fn a_dead_firmware_does_not_use_faults_up() {
     while hits(&host) == 0 {
         assert!(start.elapsed() < mlx5_host::vectors::PATIENCE);
         std::thread::yield_now();
+    }
+}
+
+#[test]
+fn all_faults_are_cleared_by_two_at_once() {
+    let host = host();
+    for round in 0..20 {
+        for vector in 0..50 {
+            fault(&host, json!({"kind": "lose_interrupts", "vector": vector}));
+        }
+        std::thread::scope(|scope| {
+            let clear = || host.function.control(&Request::Clear { fault: None });
+            let other = scope.spawn(clear);
+            assert_eq!(clear(), Ok(Value::Null), "round {round}");
+            assert_eq!(other.join().unwrap(), Ok(Value::Null), "round {round}");
+        });
+        assert_eq!(host.function.faults(), []);
     }
 }
 

@@ -37,7 +37,10 @@ pub use client::ask;
 pub use server::serve;
 
 use crate::{
-    fault::Fault,
+    fault::{
+        Fault,
+        FaultError, //
+    },
     function::Function, //
 };
 
@@ -66,6 +69,12 @@ impl Request {
     }
 }
 
+/// What the request for the list of functions says: nothing. It is answered before a function is
+/// looked for.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct List {}
+
 /// A function, as far as the control socket is concerned.
 pub trait Control: Send + Sync {
     /// Does what is asked, and returns the answer.
@@ -86,10 +95,14 @@ impl Control for Function {
             },
             Request::Faults {} => Ok(json!(self.faults())),
             Request::Clear { fault } => {
-                let one = |id| self.clear_fault(id).map_err(|e| e.to_string());
+                let clear = |id| match self.clear_fault(id) {
+                    // Another client may be quicker: then that one is cleared, too.
+                    Err(FaultError::NoFault { .. }) if fault.is_none() => Ok(()),
+                    result => result.map_err(|e| e.to_string()),
+                };
                 match fault {
-                    Some(id) => one(*id)?,
-                    None => self.faults().iter().try_for_each(|fault| one(fault.id))?,
+                    Some(id) => clear(*id)?,
+                    None => self.faults().iter().try_for_each(|one| clear(one.id))?,
                 }
                 Ok(Value::Null)
             }
@@ -133,6 +146,7 @@ impl Functions {
             return Err("a request has one field, and an object in it".to_owned());
         };
         if what == "list" {
+            List::deserialize(Value::Object(fields)).map_err(|e| e.to_string())?;
             let list: Vec<_> = self.functions.iter().map(|entry| &entry.about).collect();
             return Ok(json!({ "list": list }));
         }
@@ -248,6 +262,7 @@ pub(crate) mod tests {
             ("{}", &["one field"]),
             (r#"{"list":{},"stats":{}}"#, &["one field"]),
             (r#"{"list":1}"#, &["an object"]),
+            (r#"{"list":{"function":"vf0"}}"#, &["function", "unknown"]),
             (r#"{"lits":{}}"#, &["lits", "list", "stats", "clear"]),
             (r#"{"fault":{"function":"vf0"}}"#, &["kind"]),
             (
