@@ -187,6 +187,14 @@ impl Execute for QueryPages {
 }
 
 impl Execute for ManagePages {
+    /// A page that is taken back and not named is lost to the driver.
+    fn room(hca: &Hca, input: &ManagePagesIn) -> usize {
+        match input.op_mod() {
+            Ok(PagesMove::TAKE) => 8 * hca.pages.held().min(input.input_num_entries() as usize),
+            _ => 0,
+        }
+    }
+
     fn execute(
         hca: &mut Hca,
         input: &ManagePagesIn,

@@ -29,6 +29,11 @@ use prm::{
     command::InputHeader,
     eq::EventType,
     hca::Nop,
+    page::{
+        ManagePages,
+        ManagePagesIn,
+        PagesMove, //
+    },
     pd::{
         AllocPd,
         AllocPdOut,
@@ -282,6 +287,27 @@ fn all_faults_are_cleared_by_two_at_once() {
         });
         assert_eq!(host.function.faults(), []);
     }
+}
+
+#[test]
+fn no_page_is_taken_back_without_its_address() {
+    let mut host = Board::new(1).unwrap().host("cx7", 0).unwrap();
+    host.initialize().unwrap();
+    let held = host.pages();
+    assert!(held >= 4);
+    let mut input = ManagePagesIn::new();
+    input.set_op_mod(PagesMove::TAKE).set_input_num_entries(4);
+    let short = host.execute::<ManagePages>(&input, &[], 3 * 8).map(drop);
+    let refused = Refusal::OutputTooShort;
+    assert_eq!(refusal(short), (refused.status(), refused.syndrome()));
+    assert_eq!(host.function.report().pages, held as u64);
+    assert_eq!(host.take_pages(4).unwrap(), 4);
+    // The room is for the pages that there are.
+    input.set_input_num_entries(u32::MAX);
+    let (output, _) = host
+        .execute::<ManagePages>(&input, &[], 8 * (held - 4))
+        .unwrap();
+    assert_eq!(output.output_num_entries() as usize, held - 4);
 }
 
 #[test]

@@ -54,6 +54,12 @@ impl<O> From<O> for Reply<O> {
 
 /// A command that the model executes.
 pub trait Execute: Command {
+    /// How many bytes of tail the output must have room for before the command is done, if the
+    /// driver could not do without them. Of any other, what does not fit is cut off.
+    fn room(_hca: &Hca, _input: &Self::Input) -> usize {
+        0
+    }
+
     /// Does it.
     ///
     /// `tail` is what follows the fixed part of the input.
@@ -68,6 +74,10 @@ pub trait Execute: Command {
     ) -> Result<Reply<Self::Output>, Refusal>;
 }
 
+/// Does a command: from the whole input to the whole output, status and syndrome still 0, which
+/// has room in so many bytes.
+pub type Run = fn(&mut Hca, &[u8], usize) -> Result<Vec<u8>, Refusal>;
+
 /// A command without its types.
 #[derive(Clone, Copy)]
 pub struct Handler {
@@ -79,14 +89,17 @@ pub struct Handler {
     pub input: &'static Info,
     /// The fields of its output.
     pub output: &'static Info,
-    /// Does it: from the whole input to the whole output, status and syndrome still 0.
-    pub run: fn(&mut Hca, &[u8]) -> Result<Vec<u8>, Refusal>,
+    /// Does it.
+    pub run: Run,
 }
 
 /// The handler of a command.
 pub const fn handler<C: Execute>() -> Handler {
-    fn run<C: Execute>(hca: &mut Hca, input: &[u8]) -> Result<Vec<u8>, Refusal> {
+    fn run<C: Execute>(hca: &mut Hca, input: &[u8], outlen: usize) -> Result<Vec<u8>, Refusal> {
         let (input, tail) = C::Input::split(input).ok_or(Refusal::InputTooShort)?;
+        if outlen < C::Output::INFO.bytes.saturating_add(C::room(hca, input)) {
+            return Err(Refusal::OutputTooShort);
+        }
         let reply = C::execute(hca, input, tail)?;
         let mut output = reply.output.as_bytes().to_vec();
         output.extend_from_slice(&reply.tail);
@@ -213,13 +226,7 @@ fn run(handler: &Handler, hca: &mut Hca, input: &[u8], outlen: usize) -> Result<
     if let Some((header, _)) = InputHeader::split(input).filter(|(header, _)| header.uid() != 0) {
         hca.uctxs.get(header.uid().into())?;
     }
-    if input.len() < handler.input.bytes {
-        return Err(Refusal::InputTooShort);
-    }
-    if outlen < handler.output.bytes {
-        return Err(Refusal::OutputTooShort);
-    }
-    (handler.run)(hca, input)
+    (handler.run)(hca, input, outlen)
 }
 
 /// The output of a command that was not done.
