@@ -229,8 +229,8 @@ fn a_profile_says_how_many_there_are() {
             input.flow_table_context_mut().set_level(level);
         })
     };
-    table(63).unwrap();
-    refused(table(64), Refusal::FlowTableLevel);
+    table(79).unwrap();
+    refused(table(80), Refusal::FlowTableLevel);
     host.call::<AllocFlowCounter>(|_| {}).unwrap();
     refused(
         started("minimal").call::<AllocFlowCounter>(|_| {}),
