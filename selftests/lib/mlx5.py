@@ -195,6 +195,10 @@ class Function:
         if driver:
             vdpa.write(f"{PCI}/drivers/{driver}/unbind", self.address)
 
+    def reset(self):
+        """Function level reset; no driver may have it."""
+        vdpa.write(f"{PCI}/devices/{self.address}/reset", "1")
+
     @property
     def mgmtdev(self):
         """The management device that mlx5_vdpa makes of it."""

@@ -5,6 +5,7 @@ mlx5_vdpa: they take their error paths, nothing hangs, and the function works
 again when the fault is gone.
 """
 
+import concurrent.futures
 import contextlib
 import os
 import sys
@@ -38,6 +39,96 @@ def attempt(action):
         return False, time.monotonic() - start
 
 
+def steps(commands):
+    """Each command of a Counter, as (name, how many of it come before)."""
+    return {(name, number) for name, count in commands.items() for number in range(count)}
+
+
+@contextlib.contextmanager
+def failing(model, function, opcode, number):
+    """The `number`th command of a kind fails in the context, and is seen to."""
+    with model.fault(function, "fail", command=which(opcode, number),
+                     status="INT_ERR", syndrome=0x1234) as hits:
+        yield
+        assert hits() == 1, f"{opcode} {number} did not come"
+
+
+def came_back(model, function):
+    """The function comes up without a refusal, and goes with nothing left.
+    Returns whether it had to be reset for that.
+    """
+    bound, _ = attempt(function.bind)
+    if not bound:
+        # The driver did not take back all that it had done before.
+        function.reset()
+    function.unbind()
+    with model.clean(), model.bound(function):
+        pass
+    return not bound
+
+
+def each_fails(model, function, commands, prepare, action):
+    """Each of `commands`, as steps has them, fails in turn while `action` is done
+    after `prepare`.  No failure may keep the function from coming back.
+    """
+    nevertheless, reset = [], []
+    for opcode, number in sorted(commands):
+        name = f"{opcode} {number}"
+        prepare()
+        with model.fault(function, "fail", command=which(opcode, number),
+                         status="INT_ERR", syndrome=0x1234) as hits:
+            done, seconds = attempt(action)
+            assert hits() == 1, f"{name} did not come"
+        assert seconds < 30, f"{name}: {seconds:.1f} s"
+        function.unbind()
+        if done:
+            nevertheless.append(name)
+        if came_back(model, function):
+            reset.append(name)
+    ktap.say(f"{function.name}: each of {len(commands)} commands; done nevertheless:"
+             f" {', '.join(nevertheless) or 'none'}; reset was needed after:"
+             f" {', '.join(reset) or 'none'}")
+
+
+@suite.test(timeout=400)
+def bring_up(model):
+    """mlx5_core: every command of a bring-up fails in turn."""
+    # It asks for its pages back before it has stopped the function, if what it
+    # can do cannot be read once it runs.
+    ktap.expect_of_kernel("mlx5_reclaim_startup_pages")
+    tried = set()
+    for name in ("new0", "old0"):
+        function = mlx5.functions()[name]
+        before = model.commands(function)
+        with model.bound(function):
+            commands = steps(model.commands(function) - before)
+        each_fails(model, function, commands - tried, lambda: None, function.bind)
+        tried |= commands
+
+
+@suite.test(timeout=600)
+def device_add(model):
+    """mlx5_vdpa: every command of a device add fails in turn."""
+    # It drops a reference too many if it cannot make its queues.
+    ktap.expect_of_kernel("refcount_warn_saturate")
+    tried = set()
+    for name in ("new0", "old0"):
+        function = mlx5.functions()[name]
+
+        device = vdpa.Device(function.mgmtdev, "fault")
+        with model.bound(function):
+            before = model.commands(function)
+            with device:
+                commands = steps(model.commands(function) - before)
+
+        def add(device=device):
+            with device:
+                pass
+
+        each_fails(model, function, commands - tried, function.bind, add)
+        tried |= commands
+
+
 @suite.test(timeout=120)
 def delayed(model):
     """A command that takes long is waited for."""
@@ -46,6 +137,34 @@ def delayed(model):
         start = time.monotonic()
         with model.bound(function):
             assert time.monotonic() - start > 3
+
+
+@suite.test(timeout=200)
+def lost(model):
+    """Commands and interrupts that are lost: the driver waits a minute for each."""
+    functions = mlx5.functions()
+    # Commands that it polls for.  One that it waits for by event keeps a
+    # semaphore, and Linux 7.3's driver waits for that without an end when it
+    # goes back to polling.
+    cases = {
+        "new0": ("lose", {"command": which("QUERY_PAGES")}, False),
+        "new1": ("lose", {"command": which("ALLOC_UAR")}, False),
+        # It looks for what it was not told of.
+        "old0": ("lose_interrupts", {"count": 1}, True),
+    }
+    with contextlib.ExitStack() as stack:
+        hits = {name: stack.enter_context(model.fault(functions[name], kind, **fields))
+                for name, (kind, fields, _) in cases.items()}
+        pool = stack.enter_context(concurrent.futures.ThreadPoolExecutor(len(cases)))
+        attempts = {name: pool.submit(attempt, functions[name].bind) for name in cases}
+        for name, (kind, _, expected) in cases.items():
+            bound, seconds = attempts[name].result()
+            ktap.say(f"{name}: {kind}: {'bound' if bound else 'refused'} after {seconds:.0f} s")
+            assert hits[name]() == 1, name
+            assert bound == expected, name
+            functions[name].unbind()
+    for name in cases:
+        assert not came_back(model, functions[name]), f"{name}: a reset was needed"
 
 
 @contextlib.contextmanager
