@@ -4,9 +4,12 @@
  */
 
 #include <linux/bottom_half.h>
+#include <linux/cpumask.h>
+#include <linux/device.h>
 #include <linux/etherdevice.h>
 #include <linux/eventfd.h>
 #include <linux/gfp.h>
+#include <linux/interrupt.h>
 #include <linux/io.h>
 #include <linux/jiffies.h>
 #include <linux/kref.h>
@@ -16,6 +19,7 @@
 #include <linux/rcupdate.h>
 #include <linux/skbuff.h>
 #include <linux/virtio_net.h>
+#include <linux/wait.h>
 #include <linux/wait_bit.h>
 #include <net/gso.h>
 #include <net/net_namespace.h>
@@ -226,4 +230,36 @@ bool rust_vdpa_skb_is_gso(const struct sk_buff *skb)
 void rust_vdpa_skb_free(struct sk_buff *skb)
 {
 	consume_skb(skb);
+}
+
+/* Whether the administrator named the driver that the device is bound to. */
+bool rust_vdpa_driver_override(struct device *dev)
+{
+	return device_match_driver_override(dev, dev->driver) > 0;
+}
+
+/* Has an interrupt raised on one processor: the index'th, from the nearest on. */
+int rust_vdpa_irq_spread(struct device *dev, unsigned int irq,
+			 unsigned int index)
+{
+	unsigned int cpu = cpumask_local_spread(index, dev_to_node(dev));
+
+	return irq_set_affinity(irq, cpumask_of(cpu));
+}
+
+void rust_vdpa_wait_init(struct wait_queue_head *wq)
+{
+	init_waitqueue_head(wq);
+}
+
+/* Waits until done(data); false if that does not happen within ms. */
+bool rust_vdpa_wait(struct wait_queue_head *wq, bool (*done)(const void *data),
+		    const void *data, unsigned int ms)
+{
+	return wait_event_timeout(*wq, done(data), msecs_to_jiffies(ms));
+}
+
+void rust_vdpa_wake_all(struct wait_queue_head *wq)
+{
+	wake_up_all(wq);
 }

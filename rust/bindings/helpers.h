@@ -9,10 +9,12 @@
 #include <linux/kthread.h>
 #include <linux/types.h>
 
+struct device;
 struct eventfd_ctx;
 struct page;
 struct sk_buff;
 struct virtio_net_hdr;
+struct wait_queue_head;
 
 /* callback.rs */
 void rust_vdpa_eventfd_get(struct eventfd_ctx *ctx);
@@ -47,5 +49,18 @@ bool rust_vdpa_skb_is_gso(const struct sk_buff *skb);
 struct sk_buff *rust_vdpa_skb_segment(struct sk_buff *skb);
 struct sk_buff *rust_vdpa_skb_unlink_next(struct sk_buff *skb);
 void rust_vdpa_skb_free(struct sk_buff *skb);
+
+/* hardware/device.rs */
+bool rust_vdpa_driver_override(struct device *dev);
+
+/* hardware/vector.rs */
+int rust_vdpa_irq_spread(struct device *dev, unsigned int irq,
+			 unsigned int index);
+
+/* hardware/wait.rs */
+void rust_vdpa_wait_init(struct wait_queue_head *wq);
+bool rust_vdpa_wait(struct wait_queue_head *wq, bool (*done)(const void *data),
+		    const void *data, unsigned int ms);
+void rust_vdpa_wake_all(struct wait_queue_head *wq);
 
 #endif /* _RUST_VDPA_HELPERS_H */

@@ -25,6 +25,8 @@ FOLDERS = [
     "rust/prm",
     "rust/bindings",
     "rust/vdpa",
+    "rust/hardware",
+    "drivers/mlx5",
     "samples/vdpa_net",
     "selftests",
     "tools/mlx5-model",

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A PCI device that is used as long as it is bound.
+//!
+//! C header: [`include/linux/pci.h`](srctree/include/linux/pci.h)
+
+use kernel::{
+    bindings,
+    device::{
+        self,
+        Bound,
+        Core, //
+    },
+    devres,
+    dma::{
+        Device as _,
+        DmaMask, //
+    },
+    new_mutex,
+    pci,
+    prelude::*,
+    sync::{
+        aref::ARef,
+        Arc,
+        Mutex, //
+    }, //
+};
+
+/// A PCI device that a driver was given, for whoever cannot know whether it still has it.
+///
+/// # Invariants
+///
+/// While `bound` is true, the device is bound to the driver that made this value.
+#[pin_data]
+pub struct Device {
+    pdev: ARef<pci::Device>,
+    #[pin]
+    bound: Mutex<bool>,
+}
+
+/// Ends the use of a [`Device`] when the driver core releases what the device was given to keep.
+struct Release(Arc<Device>);
+
+impl Drop for Release {
+    fn drop(&mut self) {
+        // Who uses the device is waited for.
+        let mut bound = self.0.bound.lock();
+        *bound = false;
+        // SAFETY: The device is valid, was enabled once, and is bound until this returns.
+        unsafe { bindings::pci_disable_device(self.0.as_raw()) };
+    }
+}
+
+impl Device {
+    /// Enables a device: its memory resources, DMA by addresses of `DMA_BITS` bits, and bus
+    /// mastering. It is disabled when it is unbound, after everything that it is given to keep
+    /// from here on was released.
+    ///
+    /// To be called once, by `probe` and before any DMA.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`; `EIO` if the platform has no such addresses; what C reports if the device cannot
+    /// be enabled.
+    pub fn enable<const DMA_BITS: u32>(pdev: &pci::Device<Core<'_>>) -> Result<Arc<Self>> {
+        let this = Arc::pin_init(
+            pin_init!(Self {
+                pdev: pdev.into(),
+                bound <- new_mutex!(false),
+            }),
+            GFP_KERNEL,
+        )?;
+        pdev.enable_device_mem()?;
+        // INVARIANT: `probe` has the device, and `Release` takes the mark back.
+        *this.bound.lock() = true;
+        devres::register(pdev.as_ref(), Release(this.clone()), GFP_KERNEL)?;
+        // SAFETY: The device has not been used for DMA yet: that needs this function to return.
+        unsafe { pdev.dma_set_mask_and_coherent(DmaMask::new::<DMA_BITS>())? };
+        pdev.set_master();
+        Ok(this)
+    }
+
+    /// Calls `f` with the device, which stays bound meanwhile. Not to be called again by `f`.
+    ///
+    /// May sleep.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV` if the device is not bound any more; what `f` returns.
+    pub fn bound<R>(&self, f: impl FnOnce(&pci::Device<Bound>) -> Result<R>) -> Result<R> {
+        let bound = self.bound.lock();
+        if !*bound {
+            return Err(ENODEV);
+        }
+        let pdev: *const pci::Device = &raw const *self.pdev;
+        // SAFETY: `pci::Device` is transparent, whatever its context. By the type invariant this
+        // one is bound, and it stays so until `Release` has the lock that is held here.
+        f(unsafe { &*pdev.cast::<pci::Device<Bound>>() })
+    }
+
+    /// Keeps the device from reaching memory and from interrupting, for good: it may have to be
+    /// stopped without being asked.
+    pub fn stop_dma(&self) {
+        let bound = self.bound.lock();
+        if *bound {
+            // SAFETY: The device is valid, and bound by the type invariant.
+            unsafe { bindings::pci_clear_master(self.as_raw()) };
+        }
+    }
+
+    /// Returns whether the administrator gave the device to its driver, by `driver_override`.
+    pub fn is_chosen(pdev: &pci::Device<Core<'_>>) -> bool {
+        let dev: &device::Device<Core<'_>> = pdev.as_ref();
+        let dev: *const device::Device<Core<'_>> = dev;
+        // SAFETY: `device::Device` is transparent; the device is valid and `probe` runs for it, so
+        // that its driver is set.
+        unsafe { vdpa_bindings::rust_vdpa_driver_override(dev.cast_mut().cast()) }
+    }
+
+    fn as_raw(&self) -> *mut bindings::pci_dev {
+        let pdev: *const pci::Device = &raw const *self.pdev;
+        // `pci::Device` is transparent.
+        pdev.cast_mut().cast()
+    }
+}
+
+impl AsRef<device::Device> for Device {
+    fn as_ref(&self) -> &device::Device {
+        (*self.pdev).as_ref()
+    }
+}

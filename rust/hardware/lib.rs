@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a driver of PCI hardware needs beside the kernel crate.
+//!
+//! The kernel crate ties what belongs to a bound device to a lifetime, which ends when `probe`
+//! returns or with the driver's own data. Devices of the vDPA bus outlive both: they are in use
+//! until the last of what was given to the device to keep is released. So here is
+//!
+//! * [`Device`]: a PCI device that is known to be bound whenever it is used as one,
+//! * [`Memory`]: memory that the device and the driver share,
+//! * [`Vectors`] and [`Vector`]: its interrupts,
+//! * [`WaitQueue`]: waiting for what an interrupt tells, with a bound on the time.
+//!
+//! All of it is safe, whatever order things are dropped in: what must not outlive the binding is
+//! released when that ends, if it was not before.
+
+mod device;
+mod memory;
+mod vector;
+mod wait;
+
+pub use self::{
+    device::Device,
+    memory::Memory,
+    vector::{
+        Handler,
+        Vector,
+        Vectors, //
+    },
+    wait::WaitQueue, //
+};

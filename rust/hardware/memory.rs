@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Memory that a device and its driver share.
+
+use kernel::{
+    dma::Coherent,
+    io::{
+        Io,
+        SysMem, //
+    },
+    page::PAGE_SIZE,
+    prelude::*,
+    sync::barrier::{
+        dma_mb,
+        Read,
+        Write, //
+    }, //
+};
+
+use crate::Device;
+
+/// Coherent memory in whole pages, zeroed, in one piece for the device as well.
+///
+/// The device may change it at any time: it is read by copying, byte by byte or a single one, and
+/// what was read is not read again.
+///
+/// To be dropped where one may sleep, and after the device was told to forget it.
+pub struct Memory(Coherent<[u8]>);
+
+impl Memory {
+    /// Allocates at least `len` bytes, not 0.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV` if the device is not bound, `ENOMEM`, `EINVAL`.
+    pub fn new(device: &Device, len: usize) -> Result<Self> {
+        let len = len.checked_next_multiple_of(PAGE_SIZE).ok_or(EINVAL)?;
+        let memory =
+            device.bound(|pdev| Coherent::<u8>::zeroed_slice(pdev.as_ref(), len, GFP_KERNEL))?;
+        Ok(Self(memory))
+    }
+
+    /// Where it is for the device.
+    pub fn addr(&self) -> u64 {
+        self.0.dma_address()
+    }
+
+    /// Its size in bytes.
+    #[expect(clippy::len_without_is_empty, reason = "memory is never empty")]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The `len` bytes at offset `at`.
+    fn part(&self, at: usize, len: usize) -> Result<SysMem<'_, [u8]>> {
+        let end = at.checked_add(len).ok_or(EINVAL)?;
+        if end > self.len() {
+            return Err(EINVAL);
+        }
+        let start: *mut u8 = self.0.as_mut_ptr().cast();
+        let part = core::ptr::slice_from_raw_parts_mut(start.wrapping_add(at), len);
+        // SAFETY: The part lies in the allocation, as was just checked, which lives as long as
+        // `self` is borrowed.
+        Ok(unsafe { SysMem::new(part) })
+    }
+
+    /// Copies what is at offset `at`.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if that is not all in the memory.
+    pub fn read(&self, at: usize, to: &mut [u8]) -> Result {
+        self.part(at, to.len())?.copy_to_slice(to);
+        Ok(())
+    }
+
+    /// Copies to offset `at`.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if that is not all in the memory.
+    pub fn write(&self, at: usize, from: &[u8]) -> Result {
+        self.part(at, from.len())?.copy_from_slice(from);
+        Ok(())
+    }
+
+    /// Reads the byte at offset `at`, by which the device says that it has written others: those
+    /// are read after it.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if that is not in the memory.
+    pub fn load(&self, at: usize) -> Result<u8> {
+        let mut byte = [0];
+        self.read(at, &mut byte)?;
+        dma_mb(Read);
+        Ok(byte[0])
+    }
+
+    /// Writes the byte at offset `at` after all that was written before.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if that is not in the memory.
+    pub fn store(&self, at: usize, byte: u8) -> Result {
+        dma_mb(Write);
+        self.write(at, &[byte])
+    }
+}

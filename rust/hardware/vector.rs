@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Interrupts of a device.
+
+use kernel::{
+    device::{
+        self,
+        Bound, //
+    },
+    devres::Devres,
+    irq::{
+        self,
+        Flags,
+        IrqRequest,
+        IrqReturn, //
+    },
+    pci::{
+        self,
+        IrqType,
+        IrqTypes,
+        IrqVectorRegistration, //
+    },
+    prelude::*,
+    sync::Arc, //
+};
+
+use crate::Device;
+
+/// What is done when a vector is raised.
+pub trait Handler: Send + Sync + 'static {
+    /// The vector was raised. Called with interrupts off, never twice at once for one vector.
+    fn interrupt(&self);
+}
+
+/// The MSI-X vectors that a device was given.
+pub struct Vectors {
+    registration: Devres<IrqVectorRegistration<'static>>,
+    len: u16,
+    device: Arc<Device>,
+}
+
+impl Vectors {
+    /// Allocates between `least` and `most` vectors.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV` if the device is not bound, `ENOSPC` if there are too few, `ENOMEM`, and what C
+    /// reports.
+    pub fn new(device: &Arc<Device>, least: u16, most: u16) -> Result<Arc<Self>> {
+        let (registration, len) = device.bound(|pdev| {
+            // SAFETY: The registration is dropped at the latest when the device is unbound, which
+            // is what `Devres` is for.
+            let pdev = unsafe { lasting(pdev) };
+            let types = IrqTypes::default().with(IrqType::MsiX);
+            let registration = pdev.alloc_irq_vectors(least.into(), most.into(), types)?;
+            let len = u16::try_from(registration.len())?;
+            Ok((
+                Devres::new(pdev.as_ref(), Ok::<_, Error>(registration)?)?,
+                len,
+            ))
+        })?;
+        let this = Self {
+            registration,
+            len,
+            device: device.clone(),
+        };
+        Ok(Arc::new(this, GFP_KERNEL)?)
+    }
+
+    /// How many there are.
+    #[expect(clippy::len_without_is_empty, reason = "there is one at least")]
+    pub fn len(&self) -> u16 {
+        self.len
+    }
+}
+
+/// Forgets that a device may be unbound.
+///
+/// # Safety
+///
+/// What is made of the reference must be gone before the device is unbound.
+unsafe fn lasting(pdev: &pci::Device<Bound>) -> &'static pci::Device<Bound> {
+    let pdev: *const pci::Device<Bound> = pdev;
+    // SAFETY: By the function requirements.
+    unsafe { &*pdev }
+}
+
+/// Has an interrupt of `dev` raised on a processor of its own, as far as there are enough.
+fn spread(dev: &device::Device<Bound>, irq: u32, index: u16) {
+    let dev: *const device::Device<Bound> = dev;
+    // Where it cannot be chosen, it is raised on any.
+    // SAFETY: `device::Device` is transparent; the device is valid, and the interrupt its own.
+    let _ =
+        unsafe { vdpa_bindings::rust_vdpa_irq_spread(dev.cast_mut().cast(), irq, index.into()) };
+}
+
+/// Calls the handler, which others have too.
+struct Shared<H: Handler>(Arc<H>);
+
+impl<H: Handler> irq::Handler for Shared<H> {
+    fn handle(&self) -> IrqReturn {
+        self.0.interrupt();
+        IrqReturn::Handled
+    }
+}
+
+/// A vector with its handler, which is not called any more when this value was dropped.
+///
+/// To be dropped where one may sleep: a handler that runs is waited for.
+pub struct Vector<H: Handler> {
+    _registration: Devres<irq::Registration<'static, Shared<H>>>,
+    index: u16,
+    /// Dropped after the handler.
+    _vectors: Arc<Vectors>,
+}
+
+impl<H: Handler> Vector<H> {
+    /// Has vector `index` call `handler`. Vectors are spread over the processors, from those near
+    /// the device on; that can be changed as for any interrupt.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if there is no such vector; `ENODEV` if the device is not bound, `ENOMEM`, and what
+    /// C reports.
+    pub fn new(
+        vectors: &Arc<Vectors>,
+        index: u16,
+        name: &'static CStr,
+        handler: Arc<H>,
+    ) -> Result<Self> {
+        if index >= vectors.len {
+            return Err(EINVAL);
+        }
+        let registration = vectors.device.bound(|pdev| {
+            // SAFETY: The handler is gone at the latest when the device is unbound, which is what
+            // `Devres` is for; and before the vectors are: those were given to the device before
+            // it, and are kept by `_vectors` otherwise.
+            let pdev = unsafe { lasting(pdev) };
+            let registered: *const IrqVectorRegistration<'static> =
+                vectors.registration.access(pdev.as_ref())?;
+            // SAFETY: As above.
+            let registered = unsafe { &*registered };
+            let request: IrqRequest<'static> = registered.index(index.into())?.into();
+            let irq = request.irq();
+            // SAFETY: The registration is not leaked: `Devres` drops it.
+            let registration = unsafe {
+                irq::Registration::new(
+                    request,
+                    Flags::TRIGGER_NONE,
+                    name,
+                    Ok::<_, Error>(Shared(handler)),
+                )
+            };
+            let registration = Devres::new(pdev.as_ref(), registration)?;
+            spread(pdev.as_ref(), irq, index);
+            Ok(registration)
+        })?;
+        Ok(Self {
+            _registration: registration,
+            index,
+            _vectors: vectors.clone(),
+        })
+    }
+
+    /// Which vector it is.
+    pub fn index(&self) -> u16 {
+        self.index
+    }
+}
