@@ -81,7 +81,8 @@ pub trait Run: Send + Sync {
 /// thread, it ends when what runs has returned.
 ///
 /// It belongs to a device or to a management device, and there is none without: when the last
-/// [`Registration`](crate::mgmt::Registration) of the module is dropped, that waits for all workers.
+/// [`Registration`](crate::mgmt::Registration) of the module, or the last [`Stay`], is dropped, that
+/// waits for all workers.
 pub struct Worker {
     /// `None` only while this value is being dropped.
     work: Option<Pin<KBox<Work>>>,
@@ -246,7 +247,8 @@ impl Worker {
     ///
     /// # Errors
     ///
-    /// `ENODEV` if the module has no management device, as before its first is registered;
+    /// `ENODEV` if the module has no management device, as before its first is registered, and no
+    /// [`Stay`];
     /// `ENOMEM`, and what C reports if no thread can be made.
     pub fn new<T: Run + 'static>(name: &CStr, target: Arc<T>) -> Result<Self> {
         let member = Member::new()?;
@@ -299,15 +301,25 @@ impl Drop for Worker {
 /// Keeps the module's code for who is in it: when the last of these is dropped, it waits until the
 /// last worker is gone, be it one that was leaked, and every task that ended something has returned
 /// from our code.
-pub(crate) struct Stay(());
+///
+/// Every [`Registration`](crate::mgmt::Registration) has one. A driver whose workers begin before
+/// that keeps another, and drops it behind them, in what ends before the module does.
+pub struct Stay(());
 
 /// How many [`Stay`] there are.
 static STAYS: Atomic<i32> = Atomic::new(0);
 
 impl Stay {
-    pub(crate) fn new() -> Self {
+    /// Allows workers, for as long as the value lives.
+    pub fn new() -> Self {
         STAYS.add(1, Relaxed);
         Self(())
+    }
+}
+
+impl Default for Stay {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
