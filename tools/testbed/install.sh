@@ -32,7 +32,7 @@ install)
 	say "installed in $place: $(basename -a "${built[@]}" | paste -sd' ')"
 	;;
 uninstall)
-	rm -f "$place/rust_vdpa_net.ko"
+	rm -f "$place/rust_vdpa_net.ko" "$place/rust_mlx5_vdpa.ko"
 	rmdir --ignore-fail-on-non-empty "$place" 2>/dev/null || true
 	say "removed our modules from $place"
 	;;

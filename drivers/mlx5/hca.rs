@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The function: everything between PCI and what a network device is made of.
+//!
+//! ```text
+//!   function    bring-up, teardown, what others see of it
+//!      |
+//!   eq, pages, health, capability
+//!      |
+//!   firmware    what every object holds on to
+//!      |
+//!   command     typed commands, the queue of them
+//!      |
+//!   init_segment, registers
+//! ```
+//!
+//! Objects in the firmware are values that destroy themselves when they are dropped, so the order
+//! of fields is the order of teardown, and a bring-up that fails half-way is undone by its local
+//! variables. Once the firmware was given up nothing speaks to it any more.
+//!
+//! What the firmware may still write to is never given back to the system before the firmware is
+//! stopped: memory of objects that could not be destroyed and of commands that did not come back is
+//! kept in [`firmware`] and the [command queue](command::queue), and at the end the function is
+//! disabled and its bus mastering switched off.
+
+mod capability;
+mod command;
+mod eq;
+mod firmware;
+mod function;
+mod health;
+mod init_segment;
+mod pages;
+mod registers;
+
+pub(crate) use self::function::bring_up;

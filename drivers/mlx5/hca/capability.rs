@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the firmware can do, and choosing among it.
+
+use kernel::{
+    page::PAGE_SHIFT,
+    prelude::*, //
+};
+use prm::{
+    cap::{
+        CapMode,
+        CapType,
+        CmdHcaCap,
+        FlowTableNicCap,
+        FlowTablePropLayout,
+        PortType,
+        QueryHcaCap,
+        SetHcaCap,
+        SetHcaCapIn,
+        VirtioEmulationCap, //
+    },
+    layout::Field,
+    Command,
+    Layout,
+    ObjectType, //
+};
+
+use zerocopy::FromBytes;
+
+use super::{
+    command::{
+        queue::Outcome,
+        Failure,
+        Reason,
+        Reply,
+        Request, //
+    },
+    firmware::Firmware, //
+};
+
+/// Asks for a group of capabilities.
+///
+/// # Errors
+///
+/// A [`Failure`] without memory.
+pub(crate) fn query(group: CapType, mode: CapMode) -> Result<Request, Failure> {
+    Request::new::<QueryHcaCap>(|input| {
+        // A group has 15 bits, a mode one.
+        input.set_op_mod((group as u16) << 1 | mode.into_bits() as u16);
+    })
+}
+
+/// The beginning of the group that came back.
+fn group<L: Layout>(reply: &Reply) -> Result<&L, Failure> {
+    let (output, _) = reply.read::<QueryHcaCap>()?;
+    let (group, _) =
+        L::split(output.capability()).ok_or(Reason::Garbled.of(QueryHcaCap::OPCODE))?;
+    Ok(group)
+}
+
+/// What of the general capabilities decides how the function is started.
+pub(crate) struct Chosen {
+    /// Which other groups there are to ask for.
+    pub(crate) groups: Groups,
+}
+
+/// Groups of capabilities beside the general one.
+#[derive(Clone, Copy)]
+pub(crate) struct Groups {
+    /// That of virtqueues.
+    pub(crate) vdpa: bool,
+    /// That of flow tables.
+    pub(crate) flow_table: bool,
+}
+
+/// Chooses among the general capabilities, before the firmware is started.
+///
+/// # Errors
+///
+/// The [`Failure`] of a command.
+pub(crate) fn choose(firmware: &Firmware) -> Result<Chosen, Failure> {
+    let requests = [
+        query(CapType::GENERAL, CapMode::GET_CUR)?,
+        query(CapType::GENERAL, CapMode::GET_MAX)?,
+    ];
+    let mut outcomes = firmware.execute_all(&requests)?.into_iter();
+    let mut next = || {
+        let nothing = Reason::Garbled.of(QueryHcaCap::OPCODE);
+        outcomes.next().unwrap_or(Err(nothing))
+    };
+    let (current, most) = (next()?, next()?);
+    let most: &CmdHcaCap = group(&most)?;
+    let (now, _) = current.read::<QueryHcaCap>()?;
+    firmware.execute::<SetHcaCap>(|input: &mut SetHcaCapIn| {
+        input.set_op_mod((CapType::GENERAL as u16) << 1);
+        input.capability_mut().copy_from_slice(now.capability());
+        let Ok((chosen, _)) = CmdHcaCap::mut_from_prefix(input.capability_mut()) else {
+            return;
+        };
+        // Commands and their answers come without checksums; doorbells are a page of the host
+        // apart.
+        chosen
+            .set_cmdif_checksum(0)
+            .set_log_uar_page_sz((PAGE_SHIFT - 12) as u16);
+        if most.uar_4k() && PAGE_SHIFT > 12 {
+            chosen.set_uar_4k(true);
+        }
+    })?;
+    Ok(Chosen {
+        groups: Groups {
+            vdpa: most.general_obj_types() & 1 << (ObjectType::VIRTIO_NET_Q as u64) != 0,
+            flow_table: most.nic_flow_table(),
+        },
+    })
+}
+
+/// What the function can do: the capabilities in use.
+pub(crate) struct Capabilities {
+    /// Of the function as a whole.
+    pub(crate) general: CmdHcaCap,
+    /// Of virtqueues, if there are any.
+    pub(crate) vdpa: Option<VirtioEmulationCap>,
+    /// Of the flow tables of received frames, if there are any.
+    pub(crate) receive: Option<FlowTablePropLayout>,
+}
+
+impl Capabilities {
+    /// Reads the answers to questions for current capabilities.
+    ///
+    /// # Errors
+    ///
+    /// The [`Failure`] of a command.
+    pub(crate) fn new(
+        general: Outcome,
+        vdpa: Option<Outcome>,
+        flow_table: Option<Outcome>,
+    ) -> Result<Self, Failure> {
+        let vdpa = vdpa.transpose()?;
+        let flow_table = flow_table.transpose()?;
+        let receive = |reply| {
+            let group = group::<FlowTableNicCap>(reply)?;
+            Ok(group.flow_table_properties_nic_receive().clone())
+        };
+        Ok(Self {
+            general: group::<CmdHcaCap>(&general?)?.clone(),
+            vdpa: vdpa.as_ref().map(group).transpose()?.cloned(),
+            receive: flow_table.as_ref().map(receive).transpose()?,
+        })
+    }
+
+    /// Why no network device can be made of the function, if none can.
+    pub(crate) fn obstacle(&self) -> Option<&'static str> {
+        let Some(vdpa) = &self.vdpa else {
+            return Some("its firmware has no virtqueues");
+        };
+        if self.general.port_type() != Ok(PortType::ETH) {
+            return Some("its port is no Ethernet port");
+        }
+        if !vdpa.eth_frame_offload_type() {
+            return Some("its virtqueues do not carry Ethernet frames");
+        }
+        if vdpa.virtio_queue_type() & 1 == 0 {
+            return Some("it has no split virtqueues");
+        }
+        if vdpa.max_num_virtio_queues() < 2 {
+            return Some("it has fewer than two virtqueues");
+        }
+        match &self.receive {
+            Some(receive) if receive.ft_support() => None,
+            _ => Some("it has no flow tables for received frames"),
+        }
+    }
+}

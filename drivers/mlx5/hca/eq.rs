@@ -1,0 +1,293 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Event queues: what the firmware has to say by itself.
+//!
+//! An [`Eq`] is the queue in the firmware: dropping it destroys it. What its interrupt needs is in
+//! [`Events`], which a [`Line`] calls for each of its queues when its vector is raised. What
+//! an event means is the business of a [`Sink`].
+
+pub(crate) mod ring;
+
+use hardware::{
+    Handler,
+    Memory,
+    Vector,
+    Vectors, //
+};
+use kernel::{
+    new_spinlock_irq,
+    prelude::*,
+    sync::{
+        Arc,
+        SpinLockIrq, //
+    }, //
+};
+use prm::{
+    eq::{
+        CreateEq,
+        CreateEqIn,
+        DestroyEq,
+        Eqe, //
+    },
+    uar::{
+        AllocUar,
+        DeallocUar,
+        EQ_ARM, //
+    }, //
+};
+use zerocopy::FromBytes;
+
+use self::ring::{
+    Ring,
+    ENTRY,
+    OWNER, //
+};
+use super::{
+    command::{
+        queue::Outcome,
+        Failure, //
+    },
+    firmware::Firmware,
+    registers::UAR_BYTES, //
+};
+
+/// Who is told of events.
+pub(crate) trait Sink: Send + Sync {
+    /// An event came. Called with interrupts off.
+    fn event(&self, entry: &Eqe);
+}
+
+/// A page of doorbells.
+pub(crate) struct Uar {
+    firmware: Arc<Firmware>,
+    number: u32,
+}
+
+impl Uar {
+    /// Takes the page that `outcome`, of ALLOC_UAR, gives.
+    ///
+    /// # Errors
+    ///
+    /// The [`Failure`] of the command.
+    pub(crate) fn new(firmware: &Arc<Firmware>, outcome: Outcome) -> Result<Self, Failure> {
+        Ok(Self {
+            firmware: firmware.clone(),
+            number: outcome?.read::<AllocUar>()?.0.uar(),
+        })
+    }
+
+    /// Where in the BAR one of its doorbells is.
+    fn doorbell(&self, offset: u64) -> usize {
+        // No more than 24 bits of pages, and one page.
+        self.number as usize * UAR_BYTES + offset as usize
+    }
+}
+
+impl Drop for Uar {
+    fn drop(&mut self) {
+        self.firmware.end::<DeallocUar>(|input| {
+            input.set_uar(self.number);
+        });
+    }
+}
+
+/// What there is to read of an event queue.
+#[pin_data]
+pub(crate) struct Events {
+    firmware: Arc<Firmware>,
+    memory: Arc<Memory>,
+    /// Where its doorbell is in the BAR.
+    arm: usize,
+    sink: Arc<dyn Sink>,
+    #[pin]
+    state: SpinLockIrq<State>,
+}
+
+struct State {
+    ring: Ring,
+    /// The number of the queue, as long as there is one.
+    eqn: Option<u8>,
+}
+
+impl Events {
+    /// Passes on the events there are, and has the firmware interrupt for the next.
+    fn take(&self) {
+        let mut state = self.state.lock();
+        let Some(eqn) = state.eqn else {
+            return;
+        };
+        // A firmware that writes as fast as this is read is interrupted for again.
+        for _ in 0..state.ring.len() {
+            let at = state.ring.place();
+            let is_new = |owner| state.ring.is_new(owner);
+            if !self.memory.load(at + OWNER).is_ok_and(is_new) {
+                break;
+            }
+            let mut bytes = [0; ENTRY];
+            if self.memory.read(at, &mut bytes).is_err() {
+                break;
+            }
+            state.ring.advance();
+            if let Ok(entry) = Eqe::read_from_bytes(&bytes) {
+                self.sink.event(&entry);
+            }
+        }
+        let doorbell = state.ring.doorbell(eqn);
+        self.firmware.registers().write(self.arm, doorbell);
+    }
+}
+
+/// The event queues of an interrupt vector.
+#[pin_data]
+pub(crate) struct Line {
+    #[pin]
+    queues: SpinLockIrq<KVec<Arc<Events>>>,
+}
+
+/// The most event queues of a vector.
+const QUEUES: usize = 8;
+
+impl Line {
+    /// Starts to serve vector `index`: no queue yet.
+    ///
+    /// # Errors
+    ///
+    /// As [`Vector::new`].
+    pub(crate) fn new(vectors: &Arc<Vectors>, index: u16) -> Result<(Arc<Self>, Vector<Self>)> {
+        let queues = KVec::with_capacity(QUEUES, GFP_KERNEL)?;
+        let this = Arc::pin_init(
+            pin_init!(Self {
+                queues <- new_spinlock_irq!(queues),
+            }),
+            GFP_KERNEL,
+        )?;
+        let vector = Vector::new(vectors, index, crate::NAME, this.clone())?;
+        Ok((this, vector))
+    }
+}
+
+impl Handler for Line {
+    fn interrupt(&self) {
+        for queue in self.queues.lock().iter() {
+            queue.take();
+        }
+    }
+}
+
+/// An event queue in the firmware.
+pub(crate) struct Eq {
+    events: Arc<Events>,
+    line: Arc<Line>,
+    eqn: u8,
+}
+
+impl Eq {
+    /// Makes a queue of `1 << log_size` entries for the types of events of which `mask` has a bit,
+    /// that interrupts by `vector`.
+    ///
+    /// # Errors
+    ///
+    /// The [`Failure`] of a command, and of want of memory.
+    pub(crate) fn new(
+        firmware: &Arc<Firmware>,
+        uar: &Uar,
+        (line, vector): (&Arc<Line>, u16),
+        log_size: u8,
+        mask: u64,
+        sink: Arc<dyn Sink>,
+    ) -> Result<Self, Failure> {
+        let not_made = |error| Failure::not_sent::<CreateEq>(error);
+        let ring = Ring::new(log_size).ok_or(EINVAL).map_err(not_made)?;
+        let len = ring.len() * ENTRY;
+        let memory = Memory::new(firmware.device(), len).map_err(not_made)?;
+        for at in (0..len).step_by(ENTRY) {
+            memory
+                .write(at + OWNER, &[Ring::NOT_WRITTEN])
+                .map_err(not_made)?;
+        }
+        let memory = Arc::new(memory, GFP_KERNEL).map_err(|error| not_made(error.into()))?;
+        let state = State { ring, eqn: None };
+        let shared = memory.clone();
+        let events = Arc::pin_init(
+            pin_init!(Events {
+                firmware: firmware.clone(),
+                memory: shared,
+                arm: uar.doorbell(EQ_ARM),
+                sink,
+                state <- new_spinlock_irq!(state),
+            }),
+            GFP_KERNEL,
+        )
+        .map_err(not_made)?;
+        let fill = |input: &mut CreateEqIn| {
+            input.set_event_bitmask(mask);
+            input
+                .eq_context_entry_mut()
+                .set_log_eq_size(log_size)
+                .set_uar_page(uar.number)
+                .set_intr(vector);
+        };
+        let mut pages = KVec::new();
+        for page in 0..len.div_ceil(kernel::page::PAGE_SIZE) {
+            let addr = memory.addr() + (page * kernel::page::PAGE_SIZE) as u64;
+            pages
+                .extend_from_slice(&addr.to_be_bytes(), GFP_KERNEL)
+                .map_err(|error| not_made(error.into()))?;
+        }
+        let created = firmware
+            .execute_with::<CreateEq>(fill, &pages, 0)
+            .and_then(|reply| Ok(reply.read::<CreateEq>()?.0.eq_number()));
+        let eqn = match created {
+            Ok(eqn) => eqn,
+            Err(failure) => {
+                if failure.is_in_doubt() {
+                    firmware.bury(memory);
+                }
+                return Err(failure);
+            }
+        };
+        events.state.lock().eqn = Some(eqn);
+        // Destroyed if the line has no place for it.
+        let this = Self {
+            events,
+            line: line.clone(),
+            eqn,
+        };
+        if line.add(&this.events).is_err() {
+            return Err(not_made(ENOSPC));
+        }
+        // Events that came meanwhile are passed on, and it is armed for others.
+        this.events.take();
+        Ok(this)
+    }
+}
+
+impl Line {
+    /// Looks at a queue from now on.
+    fn add(&self, events: &Arc<Events>) -> Result {
+        let added = self.queues.lock().push_within_capacity(events.clone());
+        Ok(added?)
+    }
+
+    /// Does not look at a queue any more.
+    fn forget(&self, events: &Arc<Events>) {
+        self.queues
+            .lock()
+            .retain(|queue| !Arc::ptr_eq(queue, events));
+    }
+}
+
+impl Drop for Eq {
+    fn drop(&mut self) {
+        self.line.forget(&self.events);
+        // Who is in `take` has ended when the lock can be had.
+        self.events.state.lock().eqn = None;
+        let firmware = &self.events.firmware;
+        let is_gone = firmware.end::<DestroyEq>(|input| {
+            input.set_eq_number(self.eqn);
+        });
+        if !is_gone {
+            firmware.bury(self.events.memory.clone());
+        }
+    }
+}

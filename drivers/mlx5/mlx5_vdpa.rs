@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! vDPA devices of ConnectX virtual functions.
+//!
+//! The driver has the whole function, from its PCI registers up; `mlx5_core` is not needed. It is
+//! for virtual functions of ConnectX-6 Dx and later ([`FUNCTIONS`]).
+//!
+//! Other drivers want the same functions: `mlx5_core`, to make network interfaces of them, and
+//! `vfio-pci`, to hand them to virtual machines. So this one leaves a function alone unless it is
+//! told to take it:
+//!
+//! * by name, function for function. That is also the only way to take one from another driver:
+//!
+//!   ```sh
+//!   echo rust_mlx5_vdpa > /sys/bus/pci/devices/0000:03:00.2/driver_override
+//!   echo 0000:03:00.2 > /sys/bus/pci/drivers_probe
+//!   ```
+//!
+//! * by the module's parameter `claim`, all that no driver has, where this host has no other use
+//!   for them.
+//!
+//! Everything of the hardware is below [`hca`].
+
+use kernel::{
+    device::Core,
+    devres,
+    pci,
+    prelude::*, //
+};
+use vdpa::worker::Stay;
+
+mod hca;
+mod show;
+
+module! {
+    type: Module,
+    name: "rust_mlx5_vdpa",
+    authors: ["The rust-vdpa project"],
+    description: "vDPA devices of ConnectX virtual functions",
+    license: "GPL",
+    params: {
+        claim: bool {
+            default: false,
+            description: "Take all virtual functions that no driver has, not only those with a driver_override",
+        },
+        command_timeout_ms: u32 {
+            default: 60000,
+            description: "Milliseconds after which a firmware command is given up (100 to 600000)",
+        },
+    },
+}
+
+/// What this driver is called, wherever a name is asked for.
+const NAME: &CStr = c"rust_mlx5_vdpa";
+
+/// The module: its PCI driver.
+#[pin_data]
+struct Module {
+    #[pin]
+    driver: kernel::driver::Registration<pci::Adapter<Driver>>,
+    /// For the threads of functions; dropped when the driver has none any more.
+    _stay: Stay,
+}
+
+impl kernel::InPlaceModule for Module {
+    fn init(module: &'static ThisModule) -> impl PinInit<Self, Error> {
+        try_pin_init!(Self {
+            driver <- kernel::driver::Registration::new(
+                <Self as kernel::ModuleMetadata>::NAME,
+                module,
+            ),
+            _stay: Stay::new(),
+        })
+    }
+}
+
+/// The virtual functions by their PCI device id; the name is that of the family.
+///
+/// From ConnectX-6 Dx on all virtual functions have the same id.
+const FUNCTIONS: [(u32, &str); 1] = [(0x101e, "ConnectX-6 Dx or later")];
+
+kernel::pci_device_table!(
+    TABLE,
+    <Driver as pci::Driver>::IdInfo,
+    [(
+        pci::DeviceId::from_id(pci::Vendor::MELLANOX, FUNCTIONS[0].0),
+        ()
+    )]
+);
+
+/// The PCI driver. What belongs to a function is given to its device to keep: devices of the vDPA
+/// bus use it for longer than a driver's own data last.
+struct Driver;
+
+impl Driver {
+    fn bind(pdev: &pci::Device<Core<'_>>) -> Result {
+        let chosen = hardware::Device::is_chosen(pdev);
+        if !chosen && !*module_parameters::claim.value_ref() {
+            // Not an error: the core asks drivers one after the other.
+            return Err(ENODEV);
+        }
+        let device = u32::from(pdev.device_id());
+        if pdev.vendor_id() != pci::Vendor::MELLANOX
+            || !FUNCTIONS.iter().any(|(id, _)| *id == device)
+        {
+            dev_err!(
+                pdev,
+                "{:#x} is no virtual function of {}\n",
+                device,
+                FUNCTIONS[0].1
+            );
+            return Err(ENODEV);
+        }
+        let timeout = (*module_parameters::command_timeout_ms.value_ref()).clamp(100, 600_000);
+        let function = hca::bring_up(pdev, timeout)?;
+        devres::register(pdev.as_ref(), function, GFP_KERNEL)
+    }
+}
+
+impl pci::Driver for Driver {
+    type IdInfo = ();
+    type Data<'bound> = ();
+
+    const ID_TABLE: pci::IdTable<Self::IdInfo> = &TABLE;
+
+    fn probe<'bound>(
+        pdev: &'bound pci::Device<Core<'_>>,
+        _info: Option<&'bound Self::IdInfo>,
+    ) -> impl PinInit<Self::Data<'bound>, Error> + 'bound {
+        Self::bind(pdev)
+    }
+}

@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The parts of `rust_mlx5_vdpa` that know no kernel, built on the host for their unit tests.
+#![cfg(test)]
+// What only the kernel calls is no dead code.
+#![allow(dead_code)]
+
+#[path = "hca/command/failure.rs"]
+mod failure;
+#[path = "hca/command/mailbox.rs"]
+mod mailbox;
+#[path = "hca/health/pulse.rs"]
+mod pulse;
+#[path = "hca/eq/ring.rs"]
+mod ring;
+#[path = "hca/command/slots.rs"]
+mod slots;
