@@ -1,0 +1,483 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0
+"""rust_mlx5_vdpa on functions of the model: brought up and taken down, also
+where a command fails, is lost, or the firmware dies.
+"""
+
+import contextlib
+import json
+import os
+import sys
+import threading
+import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+
+# pylint: disable=wrong-import-position
+import ktap
+import mlx5
+import vdpa
+
+DRIVER = "rust_mlx5_vdpa"
+MODULE = os.path.join(mlx5.CHECKOUT, "build", "modules", f"{DRIVER}.ko")
+ROUNDS = 20
+
+# A syndrome that no firmware has.
+SYNDROME = 0xabcde
+
+suite = ktap.Suite("mlx5_rust_hca")
+
+
+def override(address, driver):
+    """Names the driver that is to have a device; "" is none."""
+    vdpa.write(f"{mlx5.PCI}/devices/{address}/driver_override", driver or "\n")
+
+
+def attach(address):
+    """Has our driver look at a device, once: OSError if it does not take it."""
+    # A Python file would write again what could not be written.
+    file = os.open(f"{mlx5.PCI}/drivers/{DRIVER}/bind", os.O_WRONLY)
+    try:
+        os.write(file, address.encode())
+    finally:
+        os.close(file)
+
+
+def bind(function):
+    """Gives a function to our driver: OSError if that does not take it."""
+    override(function.address, DRIVER)
+    attach(function.address)
+
+
+def unbind(function):
+    """Takes it back."""
+    function.unbind()
+    override(function.address, "")
+
+
+@contextlib.contextmanager
+def bound(model, function):
+    """A function that our driver has; afterwards nothing may be left in it."""
+    bind(function)
+    try:
+        yield function
+    finally:
+        unbind(function)
+    model.check_empty(function)
+
+
+@contextlib.contextmanager
+def loaded(**parameters):
+    """The module loaded anew, with parameters."""
+    vdpa.sh("rmmod", DRIVER)
+    vdpa.sh("insmod", MODULE, *(f"{name}={value}" for name, value in parameters.items()))
+    try:
+        yield
+    finally:
+        vdpa.sh("rmmod", DRIVER)
+        vdpa.sh("insmod", MODULE)
+
+
+def by_profile():
+    """A function of each profile."""
+    return {function.profile: function for function in mlx5.functions().values()}
+
+
+def taken(model, function):
+    """How often each command is executed, by name: to bring the function up,
+    and to take it down.
+    """
+    before = model.commands(function)
+    with bound(model, function):
+        up = model.commands(function)
+    return up - before, model.commands(function) - up
+
+
+@suite.test()
+def commands(model):
+    """Every profile is bound and unbound; what that takes."""
+    for profile, function in by_profile().items():
+        with model.clean():
+            up, down = taken(model, function)
+        ktap.say(f"{profile}: {up.total()} commands, then {down.total()}")
+        with model.clean(), bound(model, function):
+            ktap.say(f"{profile}: {model.objects(function)}")
+
+
+def rounds_test(profile):
+    """Adds the test of one profile."""
+
+    def test(model):
+        function = by_profile()[profile]
+        with model.clean():
+            for _ in range(ROUNDS):
+                with bound(model, function):
+                    assert function.driver() == DRIVER
+
+    test.__doc__ = f"{profile} is bound and unbound {ROUNDS} times."
+    suite.test()(test)
+
+
+@suite.test()
+def vector(model):
+    """The interrupt is raised on one processor, and goes with the driver."""
+    function = mlx5.functions()["new0"]
+    with bound(model, function):
+        irqs = sorted(os.listdir(f"{mlx5.PCI}/devices/{function.address}/msi_irqs"), key=int)
+        assert vdpa.read(f"/proc/irq/{irqs[0]}/smp_affinity_list").isdigit()
+        assert DRIVER in os.listdir(f"/proc/irq/{irqs[0]}")
+    assert not os.path.exists(f"/proc/irq/{irqs[0]}/{DRIVER}")
+
+
+@suite.test()
+def together(model):
+    """All functions are bound and unbound at once."""
+    errors = []
+
+    def run(function):
+        try:
+            for _ in range(10):
+                bind(function)
+                unbind(function)
+        except OSError as error:
+            errors.append(f"{function.name}: {error}")
+
+    with model.clean():
+        threads = [
+            threading.Thread(target=run, args=[function])
+            for function in mlx5.functions().values()
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not errors, errors
+        for function in mlx5.functions().values():
+            model.check_empty(function)
+
+
+@suite.test()
+def left_alone(model):
+    """A function that was not given to the driver by name is left alone."""
+    function = mlx5.functions()["new0"]
+    before = model.commands(function)
+    try:
+        attach(function.address)
+    except OSError:
+        pass
+    assert function.driver() is None
+    assert model.commands(function) == before
+    with loaded(claim=1):
+        attach(function.address)
+        assert function.driver() == DRIVER
+        function.unbind()
+    model.check_empty(function)
+
+
+@suite.test()
+def no_function(_model):
+    """What is no virtual function of the family is refused with a reason."""
+    address = next(
+        name for name in sorted(os.listdir(f"{mlx5.PCI}/devices"))
+        if not os.path.exists(f"{mlx5.PCI}/devices/{name}/driver")
+        and vdpa.read(f"{mlx5.PCI}/devices/{name}/vendor") != "0x15b3"
+    )
+    override(address, DRIVER)
+    try:
+        with mlx5.KernelLog() as log:
+            try:
+                attach(address)
+            except OSError:
+                pass
+            log.wait("is no virtual function of ConnectX-6 Dx or later", 5)
+        assert not os.path.exists(f"{mlx5.PCI}/devices/{address}/driver")
+    finally:
+        override(address, "")
+
+
+def which(opcode, after=0, count=1):
+    """Which command a fault is for."""
+    return {"opcode": opcode, "after": after, "count": count}
+
+
+def each(executed):
+    """Every command that was executed: its name, and how many of the same
+    name came before it.
+    """
+    return [(name, after) for name, count in sorted(executed.items()) for after in range(count)]
+
+
+def wait_empty(model, function, name):
+    """Nothing is left in a function, or it was disabled, which takes its time."""
+    vdpa.wait_until(lambda: not any(model.objects(function).values()),
+                    f"nothing to be left after {name} went wrong")
+
+
+def refused_at(model, function, words, name):
+    """Binding fails; the log says why, and nothing is left."""
+    with mlx5.KernelLog() as log:
+        try:
+            bind(function)
+        except OSError:
+            pass
+        assert function.driver() is None, f"bound, though {name} failed"
+        log.wait(words, 5)
+        assert "bring-up failed" in log.text, log.text
+    wait_empty(model, function, name)
+
+
+def fail_test(profile):
+    """Adds the tests of failing commands of one profile."""
+
+    def up(model):
+        function = by_profile()[profile]
+        executed, _ = taken(model, function)
+        # What fails is not refused by the model, nor is anything else.
+        with model.clean(expected=["Injected"]):
+            for name, after in each(executed):
+                fault = {"command": which(name, after), "status": "LIM_ERR", "syndrome": SYNDROME}
+                with model.fault(function, "fail", **fault) as hits:
+                    refused_at(model, function, f"refused: LIM_ERR (0x8), syndrome {SYNDROME:#x}",
+                               name)
+                    assert hits() == 1, name
+                with bound(model, function):
+                    pass
+        ktap.say(f"{len(each(executed))} commands failed in turn")
+
+    up.__doc__ = f"{profile}: each command of bring-up fails in turn."
+    suite.test(timeout=300)(up)
+
+    def down(model):
+        function = by_profile()[profile]
+        _, executed = taken(model, function)
+        # What could not be taken away is in the way of what comes after it.
+        with model.clean(expected=["Injected", "InUse", "AlreadyStarted"]):
+            for name, after in each(executed):
+                with mlx5.KernelLog() as log:
+                    bind(function)
+                    fault = {"command": which(name, after), "status": "RES_BUSY",
+                             "syndrome": SYNDROME}
+                    with model.fault(function, "fail", **fault) as hits:
+                        unbind(function)
+                        assert hits() == 1, name
+                    log.wait(f"{name} (", 5)
+                    log.wait(f"refused: RES_BUSY (0x6), syndrome {SYNDROME:#x}", 5)
+                # What could not be taken down in order was stopped.
+                wait_empty(model, function, name)
+                with bound(model, function):
+                    pass
+
+    down.__doc__ = f"{profile}: each command of teardown fails in turn."
+    suite.test(timeout=300)(down)
+
+
+for PROFILE in by_profile():
+    rounds_test(PROFILE)
+for PROFILE in by_profile():
+    fail_test(PROFILE)
+
+
+@suite.test()
+def at_once(model):
+    """What does not depend on an answer is asked at once, in slots of its own."""
+    function = mlx5.functions()["new0"]
+
+    def records():
+        with open(mlx5.TRACE, encoding="utf-8") as file:
+            # The last line may not be whole yet.
+            lines = [json.loads(line) for line in file if line.endswith("}\n")]
+        return [line for line in lines if line["function"] == function.name and "slot" in line]
+
+    before = len(records())
+    with bound(model, function):
+        pass
+
+    def last():
+        new = records()[before:]
+        return new and new[-1]["opcode"] == "DISABLE_HCA" and new
+
+    new = vdpa.wait_until(last, "the trace")
+    start = next(at for at, line in enumerate(new) if line["opcode"] == "INIT_HCA") + 1
+    batch = new[start:start + 5]
+    ktap.say([(line["opcode"], line["slot"]) for line in batch])
+    assert sorted(line["slot"] for line in batch) == list(range(5))
+    pages = {line["slot"] for line in new if line["opcode"] == "MANAGE_PAGES"}
+    assert pages == {31}, pages
+
+
+@suite.test(timeout=400)
+def lost_up(model):
+    """Each command of bring-up is lost in turn: there is a bound on it."""
+    function = mlx5.functions()["new0"]
+    executed, _ = taken(model, function)
+    with loaded(command_timeout_ms=500):
+        for name, after in each(executed):
+            with model.fault(function, "lose", command=which(name, after)) as hits:
+                start = time.monotonic()
+                refused_at(model, function, "not complete after 500 ms", name)
+                seconds = time.monotonic() - start
+                assert hits() == 1, name
+            # No step of the way back is waited for once more.
+            assert seconds < 2, f"{name}: {seconds:.1f} s"
+            with bound(model, function):
+                pass
+
+
+@suite.test(timeout=400)
+def lost_down(model):
+    """Each command of teardown is lost in turn: unbinding ends all the same."""
+    function = mlx5.functions()["new0"]
+    _, executed = taken(model, function)
+    with loaded(command_timeout_ms=500):
+        for name, after in each(executed):
+            with mlx5.KernelLog() as log:
+                bind(function)
+                with model.fault(function, "lose", command=which(name, after)) as hits:
+                    start = time.monotonic()
+                    unbind(function)
+                    seconds = time.monotonic() - start
+                    assert hits() == 1, name
+                log.wait(f"{name} (", 5)
+            assert seconds < 2, f"{name}: {seconds:.1f} s"
+            wait_empty(model, function, name)
+            with bound(model, function):
+                pass
+
+
+@suite.test(timeout=200)
+def garbage(model):
+    """Answers that say nonsense are not believed."""
+    function = mlx5.functions()["new0"]
+    for name, field, value in (
+        ("QUERY_PAGES", "num_pages", 0x7fffffff),
+        ("QUERY_PAGES", "num_pages", 0x80000000),
+        ("CREATE_EQ", "eq_number", 0xff),
+        ("ALLOC_UAR", "uar", 0xffffff),
+    ):
+        with model.fault(function, "garbage", command=which(name), field=field, value=value) as hits:
+            try:
+                bind(function)
+            except OSError:
+                pass
+            assert hits() == 1, name
+            unbind(function)
+        wait_empty(model, function, name)
+        with bound(model, function):
+            pass
+    # Whole groups of capabilities, and what else is asked, are random.
+    for name, after, field in (
+        *(("QUERY_HCA_CAP", after, "capability") for after in range(5)),
+        ("QUERY_ISSI", 0, "supported_issi_dw0"),
+        ("QUERY_ADAPTER", 0, "query_adapter_struct"),
+    ):
+        with model.fault(function, "garbage", command=which(name, after), field=field) as hits:
+            try:
+                bind(function)
+            except OSError:
+                pass
+            assert hits() == 1, name
+            unbind(function)
+        wait_empty(model, function, name)
+        with bound(model, function):
+            pass
+    # More pages come back than were asked for, or others.
+    bind(function)
+    fault = {"command": which("MANAGE_PAGES"), "field": "output_num_entries", "value": 0xffffffff}
+    with model.fault(function, "garbage", **fault) as hits:
+        unbind(function)
+        assert hits() == 1
+    wait_empty(model, function, "MANAGE_PAGES")
+    with bound(model, function):
+        pass
+
+
+@suite.test()
+def delayed(model):
+    """A command that takes long is waited for."""
+    function = mlx5.functions()["new0"]
+    with model.clean(), model.fault(function, "delay", command=which("CREATE_EQ", 1), ms=3000):
+        start = time.monotonic()
+        with bound(model, function):
+            assert time.monotonic() - start > 3
+
+
+@suite.test(timeout=300)
+def interrupts(model):
+    """Interrupts are lost, and come for nothing: commands end all the same."""
+    function = mlx5.functions()["new0"]
+    with model.clean():
+        with model.fault(function, "lose_interrupts") as hits:
+            with bound(model, function):
+                pass
+            assert hits() > 0
+        with bound(model, function):
+            for vector in range(3):
+                with model.fault(function, "spurious_interrupt", vector=vector, count=50):
+                    pass
+
+
+@suite.test()
+def pages(model):
+    """The firmware asks for pages and gives them back."""
+    for function in by_profile().values():
+        with model.clean(), bound(model, function):
+            before = model.objects(function)["pages"]
+            for change in (64, -64, 1, -1, 2000, -2000):
+                with model.fault(function, "page_request", pages=change):
+                    vdpa.wait_until(
+                        lambda: model.objects(function)["pages"] == before + max(change, 0),
+                        "pages", 20)
+
+
+def dies(model, kind, words, **fields):
+    """The firmware dies; the driver gives it up, and has it again afterwards."""
+    function = mlx5.functions()["new0"]
+    for _ in range(3):
+        bind(function)
+        with mlx5.KernelLog() as log, model.fault(function, kind, **fields):
+            log.wait(words, 20)
+            start = time.monotonic()
+            unbind(function)
+            seconds = time.monotonic() - start
+            assert seconds < 5, f"unbound after {seconds:.1f} s"
+        wait_empty(model, function, "the firmware")
+        with bound(model, function):
+            pass
+
+
+@suite.test(timeout=200)
+def fatal(model):
+    """Fatal health: the firmware is given up, and nothing is asked of it."""
+    dies(model, "health", "given up: it asks for a reset: HW_FATAL_ERR (0x8)",
+         syndrome="HW_FATAL_ERR")
+
+
+@suite.test(timeout=200)
+def gone(model):
+    """The device is pulled out: it is given up, and unbound at once."""
+    dies(model, "gone", "given up: the device does not answer")
+
+
+@suite.test()
+def ill(model):
+    """Health that is not good, but not fatal, is told and goes on."""
+    function = mlx5.functions()["new0"]
+    with model.clean(), bound(model, function), mlx5.KernelLog() as log:
+        with model.fault(function, "health", syndrome="HIGH_TEMP_ERR", fatal=False):
+            log.wait("not well: HIGH_TEMP_ERR (0x10)", 20)
+
+
+def main():
+    """Runs the suite; mlx5_core is not loaded by it, and not needed."""
+    options = ktap.arguments(__doc__).parse_args()
+    if not os.path.exists(mlx5.PORT):
+        print("1..0 # SKIP no functions of mlx5-model")
+        ktap.exit_with(ktap.EXIT_SKIP)
+    # Which functions a driver has, and when, is for the tests to say.
+    vdpa.write(f"{mlx5.PCI}/drivers_autoprobe", "0")
+    with mlx5.Model() as model:
+        ktap.exit_with(suite.run(model, only=options.only))
+
+
+if __name__ == "__main__":
+    main()
