@@ -3,7 +3,9 @@
 //! The function: everything between PCI and what a network device is made of.
 //!
 //! ```text
-//!   function    bring-up, teardown, what others see of it
+//!   function    as long as its device is bound: watched, brought up again
+//!      |
+//!   running     bring-up and teardown
 //!      |
 //!   eq, pages, health, capability
 //!      |
@@ -32,5 +34,6 @@ mod health;
 mod init_segment;
 mod pages;
 mod registers;
+mod running;
 
 pub(crate) use self::function::bring_up;

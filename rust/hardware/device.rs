@@ -98,13 +98,22 @@ impl Device {
         f(unsafe { &*pdev.cast::<pci::Device<Bound>>() })
     }
 
-    /// Keeps the device from reaching memory and from interrupting, for good: it may have to be
-    /// stopped without being asked.
+    /// Keeps the device from reaching memory and from interrupting: it may have to be stopped
+    /// without being asked.
     pub fn stop_dma(&self) {
         let bound = self.bound.lock();
         if *bound {
             // SAFETY: The device is valid, and bound by the type invariant.
             unsafe { bindings::pci_clear_master(self.as_raw()) };
+        }
+    }
+
+    /// Lets the device reach memory and interrupt, again.
+    pub fn start_dma(&self) {
+        let bound = self.bound.lock();
+        if *bound {
+            // SAFETY: The device is valid, and bound by the type invariant.
+            unsafe { bindings::pci_set_master(self.as_raw()) };
         }
     }
 

@@ -107,9 +107,11 @@ impl<H: Handler> irq::Handler for Shared<H> {
 /// A vector with its handler, which is not called any more when this value was dropped.
 ///
 /// To be dropped where one may sleep: a handler that runs is waited for.
+///
+/// What its device is given to keep is released in reverse order, and so is this: whoever relies on
+/// the handler to the last is given to the device after it.
 pub struct Vector<H: Handler> {
     _registration: Devres<irq::Registration<'static, Shared<H>>>,
-    index: u16,
     /// Dropped after the handler.
     _vectors: Arc<Vectors>,
 }
@@ -157,13 +159,7 @@ impl<H: Handler> Vector<H> {
         })?;
         Ok(Self {
             _registration: registration,
-            index,
             _vectors: vectors.clone(),
         })
-    }
-
-    /// Which vector it is.
-    pub fn index(&self) -> u16 {
-        self.index
     }
 }

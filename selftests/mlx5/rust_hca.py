@@ -430,7 +430,7 @@ def pages(model):
 
 
 def dies(model, kind, words, **fields):
-    """The firmware dies; the driver gives it up, and has it again afterwards."""
+    """The firmware dies and stays so; the function is had again afterwards."""
     function = mlx5.functions()["new0"]
     for _ in range(3):
         bind(function)
@@ -447,15 +447,46 @@ def dies(model, kind, words, **fields):
 
 @suite.test(timeout=200)
 def fatal(model):
-    """Fatal health: the firmware is given up, and nothing is asked of it."""
-    dies(model, "health", "given up: it asks for a reset: HW_FATAL_ERR (0x8)",
+    """Fatal health: nothing is asked of the firmware, and it can be unbound."""
+    dies(model, "health", "dead: it asks for a reset: HW_FATAL_ERR (0x8)",
          syndrome="HW_FATAL_ERR")
+
+
+@suite.test(timeout=200)
+def recovery(model):
+    """Firmware that died is brought up again when it is well."""
+    function = mlx5.functions()["new0"]
+    with bound(model, function):
+        before = model.objects(function)
+        for _ in range(3):
+            with mlx5.KernelLog() as log:
+                with model.fault(function, "health", syndrome="HW_FATAL_ERR"):
+                    log.wait("the firmware is dead", 20)
+                    time.sleep(2)
+                log.wait(": ready", 20)
+            assert model.objects(function) == before, model.objects(function)
+        # It does not take a command on its way up.
+        with mlx5.KernelLog() as log:
+            fault = {"command": which("CREATE_EQ", 1), "status": "LIM_ERR"}
+            with model.fault(function, "fail", **fault) as hits:
+                with model.fault(function, "health", syndrome="HW_FATAL_ERR"):
+                    log.wait("the firmware is dead", 20)
+                log.wait("bring-up failed again: CREATE_EQ (0x301) refused: LIM_ERR", 20)
+                log.wait(": ready", 20)
+                assert hits() == 1, hits()
+        assert function.driver() == DRIVER
+        assert model.objects(function) == before, model.objects(function)
+        # Interrupts are there until the end.
+        start = time.monotonic()
+        unbind(function)
+        seconds = time.monotonic() - start
+        assert seconds < 0.9, f"unbound after {seconds:.1f} s"
 
 
 @suite.test(timeout=200)
 def gone(model):
     """The device is pulled out: it is given up, and unbound at once."""
-    dies(model, "gone", "given up: the device does not answer")
+    dies(model, "gone", "dead: the device does not answer")
 
 
 @suite.test()

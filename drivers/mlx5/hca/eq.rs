@@ -140,6 +140,8 @@ impl Events {
 /// The event queues of an interrupt vector.
 #[pin_data]
 pub(crate) struct Line {
+    /// Which vector it is.
+    index: u16,
     #[pin]
     queues: SpinLockIrq<KVec<Arc<Events>>>,
 }
@@ -157,6 +159,7 @@ impl Line {
         let queues = KVec::with_capacity(QUEUES, GFP_KERNEL)?;
         let this = Arc::pin_init(
             pin_init!(Self {
+                index,
                 queues <- new_spinlock_irq!(queues),
             }),
             GFP_KERNEL,
@@ -183,7 +186,7 @@ pub(crate) struct Eq {
 
 impl Eq {
     /// Makes a queue of `1 << log_size` entries for the types of events of which `mask` has a bit,
-    /// that interrupts by `vector`.
+    /// that interrupts by `line`.
     ///
     /// # Errors
     ///
@@ -191,7 +194,7 @@ impl Eq {
     pub(crate) fn new(
         firmware: &Arc<Firmware>,
         uar: &Uar,
-        (line, vector): (&Arc<Line>, u16),
+        line: &Arc<Line>,
         log_size: u8,
         mask: u64,
         sink: Arc<dyn Sink>,
@@ -225,7 +228,7 @@ impl Eq {
                 .eq_context_entry_mut()
                 .set_log_eq_size(log_size)
                 .set_uar_page(uar.number)
-                .set_intr(vector);
+                .set_intr(line.index);
         };
         let mut pages = KVec::new();
         for page in 0..len.div_ceil(kernel::page::PAGE_SIZE) {

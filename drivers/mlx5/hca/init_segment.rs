@@ -90,6 +90,13 @@ impl InitSegment {
         self.0.read(FIRMWARE) == GONE
     }
 
+    /// Returns whether the firmware has started, and does not ask for a reset.
+    pub(crate) fn is_ready(&self) -> bool {
+        !self.is_gone()
+            && self.0.read(INITIALIZING) & STARTING == 0
+            && !self.health().asks_for_reset()
+    }
+
     /// Waits until the firmware has started.
     ///
     /// # Errors

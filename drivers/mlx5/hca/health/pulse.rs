@@ -33,6 +33,13 @@ pub(crate) struct Reading {
     pub(crate) counter: u32,
 }
 
+impl Reading {
+    /// Returns whether the firmware asks for a reset.
+    pub(crate) fn asks_for_reset(&self) -> bool {
+        self.syndrome != 0 && self.severity & RESET_REQUESTED != 0
+    }
+}
+
 /// What is wrong with the firmware by its own words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Syndrome(pub(crate) u8);
@@ -100,7 +107,7 @@ impl Pulse {
             return Verdict::Dead(Death::TakenAway);
         }
         let syndrome = Syndrome(reading.syndrome);
-        if reading.syndrome != 0 && reading.severity & RESET_REQUESTED != 0 {
+        if reading.asks_for_reset() {
             return Verdict::Dead(Death::ResetRequested(syndrome));
         }
         if is_poll {
