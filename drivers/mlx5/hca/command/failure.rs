@@ -30,7 +30,7 @@ pub(crate) enum Reason {
         /// Why, in the firmware's own numbers.
         syndrome: u32,
     },
-    /// The firmware could not take it; nothing was executed.
+    /// The firmware could not take it. Nothing was executed, unless it says that it failed itself.
     Undelivered(Result<Delivery, Unknown>),
     /// It was not complete in so many milliseconds. It may be executed yet.
     Timeout(u32),
@@ -61,7 +61,10 @@ impl Failure {
     pub(crate) fn is_in_doubt(&self) -> bool {
         matches!(
             self.reason,
-            Reason::Timeout(_) | Reason::Dead | Reason::Garbled
+            Reason::Timeout(_)
+                | Reason::Dead
+                | Reason::Garbled
+                | Reason::Undelivered(Ok(Delivery::FW_ERR) | Err(_))
         )
     }
 
@@ -185,6 +188,9 @@ mod tests {
             (Reason::Timeout(1), true),
             (Reason::Dead, true),
             (Reason::Garbled, true),
+            (Reason::Undelivered(Ok(Delivery::FW_ERR)), true),
+            (Reason::Undelivered(Err(Unknown(0x7f))), true),
+            (Reason::Undelivered(Ok(Delivery::TOK_ERR)), false),
             (Reason::NoSlot(1), false),
             (Reason::NotSent(12), false),
             (refused, false),

@@ -137,6 +137,9 @@ struct Flight {
     token: u8,
     input: Option<Memory>,
     output: Option<Memory>,
+    /// Where the output is copied to. It is there before the command is sent: what the firmware
+    /// has done cannot fail for want of memory.
+    reply: KVVec<u8>,
     since: Instant<Monotonic>,
 }
 
@@ -266,6 +269,7 @@ impl Queue {
                 }
             }
             if rung != 0 {
+                self.state.lock().slots.send(rung);
                 self.segment.ring(rung);
             }
             if flights.is_empty() {
@@ -337,6 +341,8 @@ impl Queue {
         if request.input.len() > MOST || request.room > MOST {
             return Err(not_sent(E2BIG));
         }
+        let reply = KVVec::from_elem(0u8, request.room, GFP_KERNEL)
+            .map_err(|error| not_sent(error.into()))?;
         let (head, blocks) = mailbox::split(&request.input);
         let input = self.chain(request.input.len(), token)?;
         if let Some(input) = &input {
@@ -362,6 +368,7 @@ impl Queue {
             token,
             input,
             output,
+            reply,
             since: Instant::now(),
         })
     }
@@ -527,22 +534,23 @@ impl Queue {
     }
 
     /// Takes the outcome of a command that is complete.
-    fn finish(&self, request: &Request, flight: Flight) -> Outcome {
+    fn finish(&self, request: &Request, mut flight: Flight) -> Outcome {
         let opcode = request.opcode();
-        let read = self.output(request, &flight);
+        let read = self.output(&mut flight);
         self.put_back(flight.input);
         self.put_back(flight.output);
         self.state.lock().slots.release(flight.slot);
         self.changed.wake();
         read.map_err(|reason| reason.of(opcode))
-            .and_then(|output| Reply::new(opcode, output))
+            .and_then(|()| Reply::new(opcode, flight.reply))
     }
 
-    fn output(&self, request: &Request, flight: &Flight) -> Result<KVVec<u8>, Reason> {
+    /// Copies the output of a command that is complete. What cannot be read is no answer.
+    fn output(&self, flight: &mut Flight) -> Result<(), Reason> {
         let mut bytes = [0; size_of::<Entry>()];
         self.entries
             .read(self.at(flight.slot), &mut bytes)
-            .map_err(not_sent)?;
+            .map_err(|_| Reason::Garbled)?;
         let entry = Entry::read_from_bytes(&bytes).map_err(|_| Reason::Garbled)?;
         let delivery = Delivery::try_from(entry.status_own() >> 1);
         if delivery != Ok(Delivery::OK) {
@@ -551,20 +559,16 @@ impl Queue {
         if entry.token() != flight.token {
             return Err(Reason::Garbled);
         }
-        let mut output = KVVec::from_elem(0u8, request.room, GFP_KERNEL)
-            .map_err(|error| not_sent(error.into()))?;
-        {
-            let (head, blocks) = mailbox::split_mut(&mut output);
-            for (to, from) in head.iter_mut().zip(entry.output()) {
-                *to = *from;
-            }
-            if let Some(memory) = &flight.output {
-                for (at, block) in blocks {
-                    memory.read(at, block).map_err(not_sent)?;
-                }
+        let (head, blocks) = mailbox::split_mut(&mut flight.reply);
+        for (to, from) in head.iter_mut().zip(entry.output()) {
+            *to = *from;
+        }
+        if let Some(memory) = &flight.output {
+            for (at, block) in blocks {
+                memory.read(at, block).map_err(|_| Reason::Garbled)?;
             }
         }
-        Ok(output)
+        Ok(())
     }
 
     /// Gives a command up. Its slot and its memory are not used again.

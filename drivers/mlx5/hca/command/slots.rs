@@ -3,10 +3,13 @@
 //! Which slots of the command queue are free, and which are not.
 //!
 //! ```text
-//!   free ──take──> busy ──complete──> done ──release──> free
-//!                   │                  │
-//!                   └─────── lose ─────┴──────────────> lost
+//!   free ──take──> taken ──send──> busy ──complete──> done ──release──> free
+//!                                   │                  │
+//!                                   └─────── lose ─────┴──────────────> lost
 //! ```
+//!
+//! A slot is busy once its command is written: until then it says that the last one is complete, as
+//! an event that comes late may.
 //!
 //! A slot whose command did not come back in time is lost: the firmware may still write to what
 //! the command was given. It is not used again in this life of the queue.
@@ -24,6 +27,7 @@ pub(crate) enum Lane {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Slots {
     all: u32,
+    taken: u32,
     busy: u32,
     done: u32,
     lost: u32,
@@ -38,6 +42,7 @@ impl Slots {
         }
         Some(Self {
             all: u32::MAX >> (32 - (1 << log_size)),
+            taken: 0,
             busy: 0,
             done: 0,
             lost: 0,
@@ -57,20 +62,32 @@ impl Slots {
         }
     }
 
-    /// Takes a free slot.
+    fn free(&self, lane: Lane) -> u32 {
+        self.lane(lane) & !(self.taken | self.busy | self.done | self.lost)
+    }
+
+    /// Takes a free slot, to write a command into it.
     pub(crate) fn take(&mut self, lane: Lane) -> Option<u8> {
-        let free = self.lane(lane) & !(self.busy | self.done | self.lost);
+        let free = self.free(lane);
         if free == 0 {
             return None;
         }
         let slot = free.trailing_zeros();
-        self.busy |= 1 << slot;
+        self.taken |= 1 << slot;
         Some(slot as u8)
+    }
+
+    /// The commands of taken slots are written, and the firmware is about to be told, a bit for
+    /// each.
+    pub(crate) fn send(&mut self, slots: u32) {
+        let slots = slots & self.taken;
+        self.taken &= !slots;
+        self.busy |= slots;
     }
 
     /// Returns whether there is a free slot.
     pub(crate) fn is_free(&self, lane: Lane) -> bool {
-        self.lane(lane) & !(self.busy | self.done | self.lost) != 0
+        self.free(lane) != 0
     }
 
     /// Returns whether there is a slot that is not lost.
@@ -100,9 +117,9 @@ impl Slots {
         self.done &= !(1 << slot);
     }
 
-    /// The command never reached the firmware.
+    /// No command was written into a taken slot.
     pub(crate) fn withdraw(&mut self, slot: u8) {
-        self.busy &= !(1 << slot);
+        self.taken &= !(1 << slot);
     }
 
     /// The command will not be complete.
@@ -137,6 +154,7 @@ mod tests {
         assert!(!slots.is_free(Lane::General) && slots.is_free(Lane::Pages));
         assert_eq!(slots.take(Lane::Pages), Some(31));
         assert_eq!(slots.take(Lane::Pages), None);
+        slots.send(u32::MAX);
         assert_eq!((slots.busy(), slots.len()), (u32::MAX, 32));
     }
 
@@ -145,6 +163,7 @@ mod tests {
         let mut slots = Slots::new(1).unwrap();
         assert_eq!(slots.take(Lane::General), Some(0));
         assert_eq!(slots.take(Lane::General), None);
+        slots.send(0b11);
         slots.complete(0b11);
         assert_eq!((slots.busy(), slots.done()), (0, 1));
         assert_eq!(slots.take(Lane::General), None);
@@ -155,15 +174,31 @@ mod tests {
     }
 
     #[test]
+    fn a_late_event_completes_no_command_that_was_not_sent() {
+        let mut slots = Slots::new(1).unwrap();
+        let slot = slots.take(Lane::General).unwrap();
+        slots.complete(u32::MAX);
+        assert_eq!((slots.busy(), slots.done()), (0, 0));
+        slots.withdraw(slot);
+        assert!(slots.is_free(Lane::General));
+        slots.take(Lane::General).unwrap();
+        slots.send(1 << slot);
+        slots.complete(u32::MAX);
+        assert_eq!((slots.busy(), slots.done()), (0, 1));
+    }
+
+    #[test]
     fn what_is_lost_stays_so() {
         let mut slots = Slots::new(2).unwrap();
         let slot = slots.take(Lane::General).unwrap();
+        slots.send(1 << slot);
         slots.lose(slot);
         slots.complete(u32::MAX);
         assert_eq!((slots.busy(), slots.done(), slots.lost()), (0, 0, 1));
         assert_eq!(slots.take(Lane::General), Some(1));
         assert_eq!(slots.take(Lane::General), Some(2));
         assert_eq!(slots.take(Lane::General), None);
+        slots.send(0b110);
         slots.lose(1);
         assert!(slots.is_usable(Lane::General));
         slots.lose(2);
