@@ -64,12 +64,13 @@ struct Module {
 
 impl kernel::InPlaceModule for Module {
     fn init(module: &'static ThisModule) -> impl PinInit<Self, Error> {
+        // In this order: functions are bound while the driver is registered.
         try_pin_init!(Self {
+            _stay: Stay::new(),
             driver <- kernel::driver::Registration::new(
                 <Self as kernel::ModuleMetadata>::NAME,
                 module,
             ),
-            _stay: Stay::new(),
         })
     }
 }
