@@ -35,13 +35,6 @@ def say(text):
         print(f"# {line}", flush=True)
 
 
-def expect_of_kernel(words):
-    """Says that the kernel will complain in this suite, in lines that hold these
-    words: of a fault that its own driver is known for.
-    """
-    say(f"expected of the kernel: {words}")
-
-
 def until_it_counts(function, *values):
     """What `function` returns, called again as long as it raises Again.
 

@@ -93,9 +93,6 @@ def each_fails(model, function, commands, prepare, action):
 @suite.test(timeout=400)
 def bring_up(model):
     """mlx5_core: every command of a bring-up fails in turn."""
-    # It asks for its pages back before it has stopped the function, if what it
-    # can do cannot be read once it runs.
-    ktap.expect_of_kernel("mlx5_reclaim_startup_pages")
     tried = set()
     for name in ("new0", "old0"):
         function = mlx5.functions()[name]
@@ -106,11 +103,16 @@ def bring_up(model):
         tried |= commands
 
 
-@suite.test(timeout=600)
+# What the C driver asks for before it registers a device.  If it cannot make the
+# queues of one afterwards, Linux 7.3's drops a reference too many, and the kernel
+# goes on with memory that was freed.
+BEFORE_QUEUES = ("ALLOC_PD", "ALLOC_TRANSPORT_DOMAIN", "ALLOC_UAR", "CREATE_MKEY", "CREATE_TIS",
+                 "QUERY_NIC_VPORT_CONTEXT", "QUERY_SPECIAL_CONTEXTS", "QUERY_VPORT_STATE")
+
+
+@suite.test(timeout=300)
 def device_add(model):
-    """mlx5_vdpa: every command of a device add fails in turn."""
-    # It drops a reference too many if it cannot make its queues.
-    ktap.expect_of_kernel("refcount_warn_saturate")
+    """mlx5_vdpa: what a device add makes before its queues fails in turn."""
     tried = set()
     for name in ("new0", "old0"):
         function = mlx5.functions()[name]
@@ -120,6 +122,7 @@ def device_add(model):
             before = model.commands(function)
             with device:
                 commands = steps(model.commands(function) - before)
+        commands = {step for step in commands if step[0] in BEFORE_QUEUES}
 
         def add(device=device):
             with device:
