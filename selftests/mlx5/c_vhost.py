@@ -42,7 +42,12 @@ def joined(model, host, *guests):
                                             driver="vhost_vdpa", mac=MAC))
             for name in guests
         ]
-        yield port, *devices
+        try:
+            yield port, *devices
+        except Exception:
+            for name in (host, *guests):
+                ktap.say(f"{name}: {model.ask('stats', name)['queues']}")
+            raise
 
 
 def report(lines):
