@@ -24,6 +24,7 @@ sys.path.insert(0, os.path.join(HERE, "..", "mlx5"))
 
 # pylint: disable=wrong-import-position
 import c_vdpa
+import iperf
 import mlx5
 import vdpa
 
@@ -102,10 +103,11 @@ def life(model, function, mode, rounds, report):
 def traffic(model, names, mode, seconds, report):
     """From one function to another."""
     with c_vdpa.pair(model, *names) as (here, there):
-        end = here.iperf(there, "-u", "-b", "0", "-l", "64", seconds=seconds)["sum"]
+        end = iperf.measure(*here.towards(there), "-u", "-b", "0", "-l", "64",
+                            seconds=seconds)["sum"]
         received = end["packets"] - end["lost_packets"]
         report.add(f"{mode}/udp-64/frames-per-s", received / end["seconds"])
-        end = here.iperf(there, seconds=seconds)["sum_received"]
+        end = iperf.measure(*here.towards(there), seconds=seconds)["sum_received"]
         report.add(f"{mode}/tcp/bits-per-s", end["bits_per_second"])
 
 
