@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import select
+import threading
 import time
 import tomllib
 
@@ -241,6 +242,50 @@ def functions():
         entry["name"]: Function(entry, FIRST_SLOT + number)
         for number, entry in enumerate(entries)
     }
+
+
+def by_profile():
+    """A function of each profile."""
+    return {function.profile: function for function in functions().values()}
+
+
+def which(name, after=0, count=1):
+    """Which command a fault is for: an opcode, with the type of object behind
+    it if there is one.
+    """
+    opcode, _, kind = name.partition(" ")
+    return {"opcode": opcode, "after": after, "count": count, **({"object": kind} if kind else {})}
+
+
+def each(commands):
+    """Each command of a Counter: its name, and how many of the same name came
+    before it.
+    """
+    return [(name, after) for name, count in sorted(commands.items()) for after in range(count)]
+
+
+def rebind_together(model, bind, unbind):
+    """Binds and unbinds all functions at once, again and again."""
+    errors = []
+
+    def run(function):
+        try:
+            for _ in range(10):
+                bind(function)
+                unbind(function)
+        except OSError as error:
+            errors.append(f"{function.name}: {error}")
+
+    with model.clean():
+        threads = [threading.Thread(target=run, args=[function])
+                   for function in functions().values()]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not errors, errors
+        for function in functions().values():
+            model.check_empty(function)
 
 
 def load_core():

@@ -23,12 +23,6 @@ import vdpa
 suite = ktap.Suite("mlx5_faults")
 
 
-def which(name, after=0, count=1):
-    """Which command a fault is for."""
-    opcode, _, kind = name.partition(" ")
-    return {"opcode": opcode, "after": after, "count": count, **({"object": kind} if kind else {})}
-
-
 def attempt(action):
     """Whether an action succeeds, and how long that takes to tell."""
     start = time.monotonic()
@@ -37,20 +31,6 @@ def attempt(action):
         return True, time.monotonic() - start
     except (OSError, AssertionError):
         return False, time.monotonic() - start
-
-
-def steps(commands):
-    """Each command of a Counter, as (name, how many of it come before)."""
-    return {(name, number) for name, count in commands.items() for number in range(count)}
-
-
-@contextlib.contextmanager
-def failing(model, function, opcode, number):
-    """The `number`th command of a kind fails in the context, and is seen to."""
-    with model.fault(function, "fail", command=which(opcode, number),
-                     status="INT_ERR", syndrome=0x1234) as hits:
-        yield
-        assert hits() == 1, f"{opcode} {number} did not come"
 
 
 def came_back(model, function):
@@ -68,14 +48,14 @@ def came_back(model, function):
 
 
 def each_fails(model, function, commands, prepare, action):
-    """Each of `commands`, as steps has them, fails in turn while `action` is done
+    """Each of `commands`, as mlx5.each has them, fails in turn while `action` is done
     after `prepare`.  No failure may keep the function from coming back.
     """
     nevertheless, reset = [], []
-    for opcode, number in sorted(commands):
+    for opcode, number in commands:
         name = f"{opcode} {number}"
         prepare()
-        with model.fault(function, "fail", command=which(opcode, number),
+        with model.fault(function, "fail", command=mlx5.which(opcode, number),
                          status="INT_ERR", syndrome=0x1234) as hits:
             done, seconds = attempt(action)
             assert hits() == 1, f"{name} did not come"
@@ -98,9 +78,10 @@ def bring_up(model):
         function = mlx5.functions()[name]
         before = model.commands(function)
         with model.bound(function):
-            commands = steps(model.commands(function) - before)
-        each_fails(model, function, commands - tried, lambda: None, function.bind)
-        tried |= commands
+            commands = mlx5.each(model.commands(function) - before)
+        commands = [step for step in commands if step not in tried]
+        each_fails(model, function, commands, lambda: None, function.bind)
+        tried.update(commands)
 
 
 # What the C driver asks for before it registers a device.  If it cannot make the
@@ -121,22 +102,22 @@ def device_add(model):
         with model.bound(function):
             before = model.commands(function)
             with device:
-                commands = steps(model.commands(function) - before)
-        commands = {step for step in commands if step[0] in BEFORE_QUEUES}
+                commands = mlx5.each(model.commands(function) - before)
+        commands = [step for step in commands if step[0] in BEFORE_QUEUES and step not in tried]
 
         def add(device=device):
             with device:
                 pass
 
-        each_fails(model, function, commands - tried, function.bind, add)
-        tried |= commands
+        each_fails(model, function, commands, function.bind, add)
+        tried.update(commands)
 
 
 @suite.test(timeout=120)
 def delayed(model):
     """A command that takes long is waited for."""
     function = mlx5.functions()["new0"]
-    with model.clean(), model.fault(function, "delay", command=which("CREATE_EQ"), ms=3000):
+    with model.clean(), model.fault(function, "delay", command=mlx5.which("CREATE_EQ"), ms=3000):
         start = time.monotonic()
         with model.bound(function):
             assert time.monotonic() - start > 3
@@ -150,8 +131,8 @@ def lost(model):
     # semaphore, and Linux 7.3's driver waits for that without an end when it
     # goes back to polling.
     cases = {
-        "new0": ("lose", {"command": which("QUERY_PAGES")}, False),
-        "new1": ("lose", {"command": which("ALLOC_UAR")}, False),
+        "new0": ("lose", {"command": mlx5.which("QUERY_PAGES")}, False),
+        "new1": ("lose", {"command": mlx5.which("ALLOC_UAR")}, False),
         # It looks for what it was not told of.
         "old0": ("lose_interrupts", {"count": 1}, True),
     }

@@ -4,7 +4,6 @@
 
 import os
 import sys
-import threading
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 
@@ -24,15 +23,10 @@ def rebind(model, function, rounds):
             assert function.driver() == "mlx5_core"
 
 
-def by_profile():
-    """A function of each profile."""
-    return {function.profile: function for function in mlx5.functions().values()}
-
-
 @suite.test()
 def commands(model):
     """Every profile is bound and unbound; what that takes."""
-    for profile, function in by_profile().items():
+    for profile, function in mlx5.by_profile().items():
         before = model.commands(function)
         with model.clean(), model.bound(function):
             made = model.objects(function)
@@ -45,7 +39,7 @@ def profile_test(profile):
     """Adds the test of one profile."""
 
     def test(model):
-        function = by_profile()[profile]
+        function = mlx5.by_profile()[profile]
         with model.clean():
             rebind(model, function, ROUNDS)
 
@@ -53,33 +47,14 @@ def profile_test(profile):
     suite.test(timeout=400)(test)
 
 
-for name in by_profile():
+for name in mlx5.by_profile():
     profile_test(name)
 
 
 @suite.test(timeout=400)
 def together(model):
     """All functions are bound and unbound at once."""
-    errors = []
-    with model.clean():
-        threads = []
-        for function in mlx5.functions().values():
-            def run(function=function):
-                try:
-                    for _ in range(10):
-                        function.bind()
-                        function.unbind()
-                except OSError as error:
-                    errors.append(f"{function.name}: {error}")
-
-            threads.append(threading.Thread(target=run))
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert not errors, errors
-        for function in mlx5.functions().values():
-            model.check_empty(function)
+    mlx5.rebind_together(model, mlx5.Function.bind, mlx5.Function.unbind)
 
 
 if __name__ == "__main__":

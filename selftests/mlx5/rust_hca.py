@@ -8,7 +8,6 @@ import contextlib
 import json
 import os
 import sys
-import threading
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
@@ -78,11 +77,6 @@ def loaded(**parameters):
         vdpa.sh("insmod", MODULE)
 
 
-def by_profile():
-    """A function of each profile."""
-    return {function.profile: function for function in mlx5.functions().values()}
-
-
 def taken(model, function):
     """How often each command is executed, by name: to bring the function up,
     and to take it down.
@@ -96,7 +90,7 @@ def taken(model, function):
 @suite.test()
 def commands(model):
     """Every profile is bound and unbound; what that takes."""
-    for profile, function in by_profile().items():
+    for profile, function in mlx5.by_profile().items():
         with model.clean():
             up, down = taken(model, function)
         ktap.say(f"{profile}: {up.total()} commands, then {down.total()}")
@@ -108,7 +102,7 @@ def rounds_test(profile):
     """Adds the test of one profile."""
 
     def test(model):
-        function = by_profile()[profile]
+        function = mlx5.by_profile()[profile]
         with model.clean():
             for _ in range(ROUNDS):
                 with bound(model, function):
@@ -132,28 +126,7 @@ def vector(model):
 @suite.test()
 def together(model):
     """All functions are bound and unbound at once."""
-    errors = []
-
-    def run(function):
-        try:
-            for _ in range(10):
-                bind(function)
-                unbind(function)
-        except OSError as error:
-            errors.append(f"{function.name}: {error}")
-
-    with model.clean():
-        threads = [
-            threading.Thread(target=run, args=[function])
-            for function in mlx5.functions().values()
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert not errors, errors
-        for function in mlx5.functions().values():
-            model.check_empty(function)
+    mlx5.rebind_together(model, bind, unbind)
 
 
 @suite.test()
@@ -216,18 +189,6 @@ def no_function(_model):
         override(address, "")
 
 
-def which(opcode, after=0, count=1):
-    """Which command a fault is for."""
-    return {"opcode": opcode, "after": after, "count": count}
-
-
-def each(executed):
-    """Every command that was executed: its name, and how many of the same
-    name came before it.
-    """
-    return [(name, after) for name, count in sorted(executed.items()) for after in range(count)]
-
-
 def wait_empty(model, function, name):
     """Nothing is left in a function, or it was disabled, which takes its time."""
     vdpa.wait_until(lambda: not any(model.objects(function).values()),
@@ -251,32 +212,32 @@ def fail_test(profile):
     """Adds the tests of failing commands of one profile."""
 
     def up(model):
-        function = by_profile()[profile]
+        function = mlx5.by_profile()[profile]
         executed, _ = taken(model, function)
         # What fails is not refused by the model, nor is anything else.
         with model.clean(expected=["Injected"]):
-            for name, after in each(executed):
-                fault = {"command": which(name, after), "status": "LIM_ERR", "syndrome": SYNDROME}
+            for name, after in mlx5.each(executed):
+                fault = {"command": mlx5.which(name, after), "status": "LIM_ERR", "syndrome": SYNDROME}
                 with model.fault(function, "fail", **fault) as hits:
                     refused_at(model, function, f"refused: LIM_ERR (0x8), syndrome {SYNDROME:#x}",
                                name)
                     assert hits() == 1, name
                 with bound(model, function):
                     pass
-        ktap.say(f"{len(each(executed))} commands failed in turn")
+        ktap.say(f"{len(mlx5.each(executed))} commands failed in turn")
 
     up.__doc__ = f"{profile}: each command of bring-up fails in turn."
     suite.test(timeout=300)(up)
 
     def down(model):
-        function = by_profile()[profile]
+        function = mlx5.by_profile()[profile]
         _, executed = taken(model, function)
         # What could not be taken away is in the way of what comes after it.
         with model.clean(expected=["Injected", "InUse", "AlreadyStarted"]):
-            for name, after in each(executed):
+            for name, after in mlx5.each(executed):
                 with mlx5.KernelLog() as log:
                     bind(function)
-                    fault = {"command": which(name, after), "status": "RES_BUSY",
+                    fault = {"command": mlx5.which(name, after), "status": "RES_BUSY",
                              "syndrome": SYNDROME}
                     with model.fault(function, "fail", **fault) as hits:
                         unbind(function)
@@ -292,9 +253,9 @@ def fail_test(profile):
     suite.test(timeout=300)(down)
 
 
-for PROFILE in by_profile():
+for PROFILE in mlx5.by_profile():
     rounds_test(PROFILE)
-for PROFILE in by_profile():
+for PROFILE in mlx5.by_profile():
     fail_test(PROFILE)
 
 
@@ -332,8 +293,8 @@ def lost_up(model):
     function = mlx5.functions()["new0"]
     executed, _ = taken(model, function)
     with loaded(command_timeout_ms=500):
-        for name, after in each(executed):
-            with model.fault(function, "lose", command=which(name, after)) as hits:
+        for name, after in mlx5.each(executed):
+            with model.fault(function, "lose", command=mlx5.which(name, after)) as hits:
                 start = time.monotonic()
                 refused_at(model, function, "not complete after 500 ms", name)
                 seconds = time.monotonic() - start
@@ -350,10 +311,10 @@ def lost_down(model):
     function = mlx5.functions()["new0"]
     _, executed = taken(model, function)
     with loaded(command_timeout_ms=500):
-        for name, after in each(executed):
+        for name, after in mlx5.each(executed):
             with mlx5.KernelLog() as log:
                 bind(function)
-                with model.fault(function, "lose", command=which(name, after)) as hits:
+                with model.fault(function, "lose", command=mlx5.which(name, after)) as hits:
                     start = time.monotonic()
                     unbind(function)
                     seconds = time.monotonic() - start
@@ -369,29 +330,17 @@ def lost_down(model):
 def garbage(model):
     """Answers that say nonsense are not believed."""
     function = mlx5.functions()["new0"]
-    for name, field, value in (
-        ("QUERY_PAGES", "num_pages", 0x7fffffff),
-        ("QUERY_PAGES", "num_pages", 0x80000000),
-        ("CREATE_EQ", "eq_number", 0xff),
-        ("ALLOC_UAR", "uar", 0xffffff),
+    for name, after, place in (
+        ("QUERY_PAGES", 0, {"field": "num_pages", "value": 0x7fffffff}),
+        ("QUERY_PAGES", 0, {"field": "num_pages", "value": 0x80000000}),
+        ("CREATE_EQ", 0, {"field": "eq_number", "value": 0xff}),
+        ("ALLOC_UAR", 0, {"field": "uar", "value": 0xffffff}),
+        # Whole groups of capabilities, and what else is asked, are random.
+        *(("QUERY_HCA_CAP", after, {"field": "capability"}) for after in range(5)),
+        ("QUERY_ISSI", 0, {"field": "supported_issi_dw0"}),
+        ("QUERY_ADAPTER", 0, {"field": "query_adapter_struct"}),
     ):
-        with model.fault(function, "garbage", command=which(name), field=field, value=value) as hits:
-            try:
-                bind(function)
-            except OSError:
-                pass
-            assert hits() == 1, name
-            unbind(function)
-        wait_empty(model, function, name)
-        with bound(model, function):
-            pass
-    # Whole groups of capabilities, and what else is asked, are random.
-    for name, after, field in (
-        *(("QUERY_HCA_CAP", after, "capability") for after in range(5)),
-        ("QUERY_ISSI", 0, "supported_issi_dw0"),
-        ("QUERY_ADAPTER", 0, "query_adapter_struct"),
-    ):
-        with model.fault(function, "garbage", command=which(name, after), field=field) as hits:
+        with model.fault(function, "garbage", command=mlx5.which(name, after), **place) as hits:
             try:
                 bind(function)
             except OSError:
@@ -403,7 +352,7 @@ def garbage(model):
             pass
     # More pages come back than were asked for, or others.
     bind(function)
-    fault = {"command": which("MANAGE_PAGES"), "field": "output_num_entries", "value": 0xffffffff}
+    fault = {"command": mlx5.which("MANAGE_PAGES"), "field": "output_num_entries", "value": 0xffffffff}
     with model.fault(function, "garbage", **fault) as hits:
         unbind(function)
         assert hits() == 1
@@ -416,7 +365,7 @@ def garbage(model):
 def delayed(model):
     """A command that takes long is waited for."""
     function = mlx5.functions()["new0"]
-    with model.clean(), model.fault(function, "delay", command=which("CREATE_EQ", 1), ms=3000):
+    with model.clean(), model.fault(function, "delay", command=mlx5.which("CREATE_EQ", 1), ms=3000):
         start = time.monotonic()
         with bound(model, function):
             assert time.monotonic() - start > 3
@@ -440,7 +389,7 @@ def interrupts(model):
 @suite.test()
 def pages(model):
     """The firmware asks for pages and gives them back."""
-    for function in by_profile().values():
+    for function in mlx5.by_profile().values():
         with model.clean(), bound(model, function):
             before = model.objects(function)["pages"]
             for change in (64, -64, 1, -1, 2000, -2000):
@@ -488,7 +437,7 @@ def recovery(model):
             assert model.objects(function) == before, model.objects(function)
         # It does not take a command on its way up.
         with mlx5.KernelLog() as log:
-            fault = {"command": which("CREATE_EQ", 1), "status": "LIM_ERR"}
+            fault = {"command": mlx5.which("CREATE_EQ", 1), "status": "LIM_ERR"}
             with model.fault(function, "fail", **fault) as hits:
                 with model.fault(function, "health", syndrome="HW_FATAL_ERR"):
                     log.wait("the firmware is dead", 20)
