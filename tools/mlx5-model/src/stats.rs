@@ -142,6 +142,11 @@ impl Stats {
         }
     }
 
+    /// How many commands were refused.
+    pub fn refused(&self) -> u64 {
+        self.commands().refusals.values().sum()
+    }
+
     fn commands(&self) -> MutexGuard<'_, Commands> {
         self.commands.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -188,6 +193,7 @@ mod tests {
         stats.command("NOP", Duration::from_nanos(5), None);
         stats.command("NOP", Duration::from_nanos(7), Some("NotEnabled"));
         stats.queue(3).frames.add(2);
+        assert_eq!(stats.refused(), 1);
         let report = stats.report();
         let times = Times {
             count: 2,

@@ -60,9 +60,11 @@ use prm::{
     },
     pd::{
         AllocPd,
-        AllocPdOut, //
+        AllocPdOut,
+        DeallocPd, //
     },
     uar::AllocUar,
+    vport::QueryVnicEnv,
     Layout,
     Opcode,
     Status, //
@@ -484,4 +486,18 @@ fn a_reset_is_the_end_of_the_driver_before_it_and_no_other() {
         host.reset();
         host.initialize().expect("the function comes up");
     }
+}
+
+#[test]
+fn the_driver_can_ask_how_many_commands_were_refused() {
+    let mut host = running();
+    let refused = |host: &mut Host| {
+        let counters = host.call::<QueryVnicEnv>(|_| {}).unwrap();
+        counters.vport_env().invalid_command()
+    };
+    let before = refused(&mut host);
+    host.call::<Nop>(|_| {}).unwrap();
+    assert_eq!(refused(&mut host), before);
+    host.call::<DeallocPd>(|_| {}).unwrap_err();
+    assert_eq!(refused(&mut host), before + 1);
 }

@@ -78,8 +78,12 @@ impl Execute for QueryVnicEnv {
         // What is cleared by the other query stays here.
         let port = hca.platform.port.counters();
         let mut output = QueryVnicEnvOut::new();
-        output
-            .vport_env_mut()
+        let counters = output.vport_env_mut();
+        if hca.platform.profile.general.invalid_command_count() {
+            // The counter has 32 bits, and wraps.
+            counters.set_invalid_command(hca.platform.journal.stats.refused() as u32);
+        }
+        counters
             .set_nic_receive_steering_discard(hca.platform.receiver.discarded())
             .set_receive_discard_vport_down(port.to_port_down)
             .set_transmit_discard_vport_down(port.from_port_down);
