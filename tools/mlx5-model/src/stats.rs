@@ -52,6 +52,8 @@ pub struct QueueCounters {
     pub kicks: Counter,
     /// Those of them that were lost, since it was not ready.
     pub lost_kicks: Counter,
+    /// How often the driver was told of used buffers.
+    pub notifications: Counter,
 }
 
 /// Counters of one function.
@@ -99,6 +101,8 @@ pub struct QueueReport {
     pub kicks: u64,
     /// Those of them that were lost, since it was not ready.
     pub lost_kicks: u64,
+    /// How often the driver was told of used buffers.
+    pub notifications: u64,
 }
 
 /// The counters of one function at one moment.
@@ -167,6 +171,7 @@ impl Stats {
                 dropped: counters.dropped.get(),
                 kicks: counters.kicks.get(),
                 lost_kicks: counters.lost_kicks.get(),
+                notifications: counters.notifications.get(),
             };
             (*index, report)
         });

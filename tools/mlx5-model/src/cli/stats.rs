@@ -84,10 +84,10 @@ fn view(text: &mut String, function: &str, report: &Report) {
     line(format_args!(
         "  events {events}, interrupts {interrupts}, kicks {kicks}, pages held {pages}"
     ));
-    let heading = |name: &str, empty: bool, columns: [&str; 5]| {
-        let [a, b, c, d, e] = columns;
+    let heading = |name: &str, empty: bool, columns: [&str; 6]| {
+        let [a, b, c, d, e, f] = columns;
         (!empty).then(|| {
-            format!("  {name:<38} {a:>12} {b:>14} {c:>12} {d:>12} {e:>12}")
+            format!("  {name:<38} {a:>12} {b:>14} {c:>12} {d:>12} {e:>12} {f:>12}")
                 .trim_end()
                 .to_owned()
         })
@@ -95,7 +95,7 @@ fn view(text: &mut String, function: &str, report: &Report) {
     if let Some(heading) = heading(
         "commands",
         report.commands.is_empty(),
-        ["count", "mean us", "max us", "", ""],
+        ["count", "mean us", "max us", "", "", ""],
     ) {
         line(format_args!("{heading}"));
     }
@@ -107,7 +107,7 @@ fn view(text: &mut String, function: &str, report: &Report) {
         ));
     }
     for (what, counts) in [("refusals", &report.refusals), ("objects", &report.objects)] {
-        if let Some(heading) = heading(what, counts.is_empty(), ["count", "", "", "", ""]) {
+        if let Some(heading) = heading(what, counts.is_empty(), ["count", "", "", "", "", ""]) {
             line(format_args!("{heading}"));
         }
         for (name, count) in counts {
@@ -117,7 +117,14 @@ fn view(text: &mut String, function: &str, report: &Report) {
     if let Some(heading) = heading(
         "virtqueues",
         report.queues.is_empty(),
-        ["frames", "bytes", "dropped", "kicks", "lost kicks"],
+        [
+            "frames",
+            "bytes",
+            "dropped",
+            "kicks",
+            "lost kicks",
+            "notified",
+        ],
     ) {
         line(format_args!("{heading}"));
     }
@@ -128,9 +135,11 @@ fn view(text: &mut String, function: &str, report: &Report) {
             dropped,
             kicks,
             lost_kicks,
+            notifications,
         } = queue;
         line(format_args!(
-            "    {index:<36} {frames:>12} {bytes:>14} {dropped:>12} {kicks:>12} {lost_kicks:>12}"
+            "    {index:<36} {frames:>12} {bytes:>14} {dropped:>12} {kicks:>12} {lost_kicks:>12} \
+             {notifications:>12}"
         ));
     }
 }
@@ -147,7 +156,8 @@ mod tests {
         let report = json!({
             "commands": {"CREATE_EQ": {"count": 2, "total_ns": 8000, "max_ns": 5000}},
             "refusals": {}, "events": 1, "interrupts": 2, "kicks": 3,
-            "queues": {"1": {"frames": 10, "bytes": 640, "dropped": 0, "kicks": 4, "lost_kicks": 5}},
+            "queues": {"1": {"frames": 10, "bytes": 640, "dropped": 0, "kicks": 4, "lost_kicks": 5,
+                       "notifications": 6}},
             "pages": 5, "objects": {"UAR": 1},
         });
         text.clear();
@@ -158,7 +168,7 @@ mod tests {
             .collect();
         assert!(words.contains(&vec!["CREATE_EQ", "2", "4", "5"]));
         assert!(words.contains(&vec!["UAR", "1"]));
-        assert!(words.contains(&vec!["1", "10", "640", "0", "4", "5"]));
+        assert!(words.contains(&vec!["1", "10", "640", "0", "4", "5", "6"]));
         assert!(!text.contains("refusals"));
     }
 }

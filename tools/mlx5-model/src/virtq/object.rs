@@ -290,7 +290,7 @@ impl Virtq {
         if let Some(mover) = core.mover.take() {
             set_indices(&mut core.object, mover.into_ring().abandon());
             // It may not know yet of the last buffers that were used.
-            parts.notify(&self.platform);
+            self.notify(parts);
         }
         core.object.set_state(State::ERR);
         core.object
@@ -304,6 +304,11 @@ impl Virtq {
             obj_id: self.id.get().copied().unwrap_or(0),
         });
         true
+    }
+
+    fn notify(&self, parts: &Parts) {
+        self.traffic.notifications.add(1);
+        parts.notify(&self.platform);
     }
 
     fn count(&self, parts: &Parts, tally: &Tally) {
@@ -340,7 +345,7 @@ impl Task for Virtq {
             match sent {
                 Ok(sent) => {
                     if sent.notify {
-                        parts.notify(&self.platform);
+                        self.notify(parts);
                     }
                     if !sent.more {
                         return false;
@@ -377,7 +382,7 @@ impl ReceiveQueue for Virtq {
         let received = receiver.batch(frames, &mut tally);
         self.count(parts, &tally);
         match received {
-            Ok(true) => parts.notify(&self.platform),
+            Ok(true) => self.notify(parts),
             Ok(false) => {}
             Err(failure) => {
                 self.fail_locked(&mut core, failure);
