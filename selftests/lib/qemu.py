@@ -122,6 +122,13 @@ class Monitor:
         self.lines.close()
 
 
+# What a guest knows of its network when something is wrong with it.
+ACCOUNT = """
+uptime; grep virtio /proc/interrupts; tail -n +3 /proc/net/dev; cat /proc/net/tcp
+grep Tcp /proc/net/snmp; dmesg | tail
+"""
+
+
 class Guest:
     """A virtual machine with one network card on a vhost-vdpa device.
 
@@ -201,7 +208,9 @@ class Guest:
         except (OSError, TimeoutError) as error:
             raise AssertionError(f"QEMU did not start: {error}\n{self.log()}") from error
 
-    def __exit__(self, *_):
+    def __exit__(self, kind=None, *_):
+        if kind and self.monitor and self.agent and not issubclass(kind, (ktap.Skip, ktap.Again)):
+            self.explain()
         for connection in (self.agent, self.monitor):
             if connection:
                 connection.close()
@@ -216,6 +225,18 @@ class Guest:
         shutil.rmtree(self.folder, ignore_errors=True)
         if error:
             raise ktap.Again(error)
+
+    def explain(self):
+        """Prints how the guest fares, for who wants to know why a test failed."""
+        ktap.say(self.log())
+        try:
+            status = self.monitor.command("query-status", timeout=10)["status"]
+            ktap.say(f"the guest is {status}")
+            if status == "running":
+                ktap.say(self.run(ACCOUNT, check=False, timeout=20)[1])
+        # It may be what failed; then the log has to do.
+        except (AssertionError, OSError, ValueError) as error:
+            ktap.say(f"{error!r}")
 
     def kvm_error(self):
         """What QEMU said of an error in KVM itself.
