@@ -17,6 +17,7 @@ use std::{
         Path,
         PathBuf, //
     },
+    thread,
     time::Duration, //
 };
 
@@ -27,17 +28,45 @@ use libc::{
     ENOBUFS,
     ENOMEM, //
 };
+use tracing::warn;
 
 /// How long to wait before another client is let in, if there was nothing left for one.
-pub const PATIENCE: Duration = Duration::from_millis(200);
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// Returns whether a client that could not be let in may be later: the process has no descriptor
 /// or memory left for it, which others may give back, or the client is gone again.
-pub fn is_passing(error: &io::Error) -> bool {
+fn is_passing(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
         Some(ECONNABORTED | EMFILE | ENFILE | ENOBUFS | ENOMEM)
     )
+}
+
+/// Patience with what goes by: those who are served must not go because another cannot come.
+#[derive(Debug, Default)]
+pub struct Patience {
+    told: bool,
+}
+
+impl Patience {
+    /// Waits a little after `error`, with which a client of `whom` was not let in, and says so if
+    /// it is the first in a row. Returns false at once if waiting does not help.
+    pub fn wait(&mut self, whom: &str, error: &io::Error) -> bool {
+        if !is_passing(error) {
+            return false;
+        }
+        if !self.told {
+            warn!("{whom}: a client has to wait: {error}");
+        }
+        self.told = true;
+        thread::sleep(PAUSE);
+        true
+    }
+
+    /// A client came.
+    pub fn end(&mut self) {
+        self.told = false;
+    }
 }
 
 /// A socket that is listened on. Its file goes when this is dropped.
@@ -125,5 +154,17 @@ mod tests {
         );
         assert_eq!(fs::read(&path).unwrap(), b"kept");
         assert!(Socket::bind(&dir.as_path().join("none/socket")).is_err());
+    }
+
+    #[test]
+    fn waiting_helps_against_want_only() {
+        let mut patience = Patience::default();
+        let error = io::Error::from_raw_os_error;
+        assert!(!patience.wait("x", &error(libc::EBADF)));
+        assert!(!patience.told);
+        assert!(patience.wait("x", &error(EMFILE)));
+        assert!(patience.told);
+        patience.end();
+        assert!(!patience.told);
     }
 }

@@ -25,7 +25,7 @@ use tracing::{
 };
 
 use super::Functions;
-use crate::socket;
+use crate::socket::Patience;
 
 /// The longest line in bytes, with its end. More is no request.
 const LONGEST: usize = 64 << 10;
@@ -40,17 +40,14 @@ const CLIENTS: usize = 64;
 /// Returns only if no more client can come.
 pub fn serve(listener: &UnixListener, functions: &Arc<Functions>) -> io::Result<()> {
     let clients = Arc::new(());
+    let mut patience = Patience::default();
     loop {
         let mut stream = match listener.accept() {
             Ok((stream, _)) => stream,
-            // What the functions need may be given back, and they must not go for this.
-            Err(e) if socket::is_passing(&e) => {
-                warn!("a client of the control socket has to wait: {e}");
-                thread::sleep(socket::PATIENCE);
-                continue;
-            }
+            Err(e) if patience.wait("control socket", &e) => continue,
             Err(e) => return Err(e),
         };
+        patience.end();
         let client = clients.clone();
         if Arc::strong_count(&clients) > CLIENTS + 1 {
             let error = format!("{CLIENTS} others are asking already");

@@ -13,8 +13,7 @@ use std::{
         catch_unwind,
         AssertUnwindSafe, //
     },
-    sync::Arc,
-    thread, //
+    sync::Arc, //
 };
 
 use tracing::{
@@ -56,7 +55,7 @@ use crate::{
     function::BAR_SIZE,
     memory::DmaSpace,
     platform::Interrupts,
-    socket, //
+    socket::Patience, //
 };
 
 /// The vfio-user server of one function.
@@ -103,23 +102,17 @@ impl Server {
     ///
     /// Returns only if no more client can come.
     pub fn serve(mut self) -> Result<(), vfio_user::Error> {
-        let mut told = false;
+        let mut patience = Patience::default();
         loop {
             // A panic has been reported when it gets here. What it left undone is undone by the
             // reset; locks it held are taken regardless.
             let result = catch_unwind(AssertUnwindSafe(|| self.protocol.run(&mut self.backend)));
             if let Ok(Err(vfio_user::Error::SocketAccept(e))) = &result {
-                // Other functions have their clients, and must not go for this.
-                if socket::is_passing(e) {
-                    if !told {
-                        warn!("{}: a client has to wait: {e}", self.name);
-                    }
-                    told = true;
-                    thread::sleep(socket::PATIENCE);
+                if patience.wait(&self.name, e) {
                     continue;
                 }
             }
-            told = false;
+            patience.end();
             self.backend.disconnect();
             match result {
                 Ok(Ok(())) => info!("{}: the client is gone", self.name),
