@@ -14,3 +14,16 @@ mod pulse;
 mod ring;
 #[path = "hca/command/slots.rs"]
 mod slots;
+
+mod net {
+    pub(crate) mod queue {
+        pub(crate) mod fields;
+    }
+    pub(crate) mod wire {
+        pub(crate) mod queue;
+        pub(crate) mod umem;
+    }
+}
+
+#[path = "tests/queue.rs"]
+mod queues;
