@@ -6,11 +6,13 @@
 #include <linux/bottom_half.h>
 #include <linux/cpumask.h>
 #include <linux/device.h>
+#include <linux/dma-direct.h>
 #include <linux/etherdevice.h>
 #include <linux/eventfd.h>
 #include <linux/gfp.h>
 #include <linux/interrupt.h>
 #include <linux/io.h>
+#include <linux/iommu.h>
 #include <linux/jiffies.h>
 #include <linux/kref.h>
 #include <linux/memory_hotplug.h>
@@ -150,6 +152,15 @@ void *rust_vdpa_alloc(size_t size, dma_addr_t *addr, gfp_t gfp)
 void rust_vdpa_free(void *vaddr, size_t size)
 {
 	free_pages_exact(vaddr, size);
+}
+
+/* Where an address of the DMA API leads for a device; 0 if nowhere. */
+u64 rust_vdpa_dma_to_phys(struct device *dev, dma_addr_t addr)
+{
+	struct iommu_domain *domain = iommu_get_domain_for_dev(dev);
+
+	return domain ? iommu_iova_to_phys(domain, addr) :
+			dma_to_phys(dev, addr);
 }
 
 void rust_vdpa_init_work(struct kthread_work *work, kthread_work_func_t fn)

@@ -34,6 +34,7 @@ size_t rust_vdpa_folio_put(size_t pfn, size_t max);
 u64 rust_vdpa_page_to_phys(struct page *page);
 void *rust_vdpa_alloc(size_t size, dma_addr_t *addr, gfp_t gfp);
 void rust_vdpa_free(void *vaddr, size_t size);
+u64 rust_vdpa_dma_to_phys(struct device *dev, dma_addr_t addr);
 
 /* worker.rs */
 void rust_vdpa_init_work(struct kthread_work *work, kthread_work_func_t fn);

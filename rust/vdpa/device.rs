@@ -24,6 +24,10 @@ use kernel::{
     page::PAGE_SIZE,
     prelude::*,
     sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
         Arc,
         ArcBorrow,
         SetOnce, //
@@ -98,26 +102,57 @@ impl Setup {
         })
     }
 
+    /// As [`Self::hardware`], for a device that implements [`Operations::set_map`]: with address
+    /// spaces, which the crate keeps, also for what the device does in software.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::software`].
+    pub fn hardware_with_spaces(queues: u16, groups: u32, asids: u32) -> Result<Self> {
+        // Who keeps them is all the difference.
+        Self::software(queues, groups, asids)
+    }
+
     /// The callbacks of the device.
     pub fn callbacks(&self) -> Arc<Callbacks> {
         self.callbacks.clone()
     }
 
-    /// The address spaces of a device in software.
+    /// The address spaces, if the crate keeps them.
     pub fn spaces(&self) -> Option<Arc<Spaces>> {
         self.spaces.clone()
     }
+}
+
+/// Whose driver drives a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum User {
+    /// It has set no status since the last reset; or it is one that nobody here knows.
+    Nobody,
+    /// The kernel's own, which gives addresses that the DMA API made, and makes no maps.
+    Kernel,
+    /// That of a process, by vhost-vdpa, which makes maps.
+    Process,
 }
 
 /// What belongs to a device, beside what C has.
 struct Parts<T> {
     data: Arc<T>,
     setup: Setup,
+    /// Which [`User`] it is.
+    user: Atomic<u32>,
     /// Set before it is registered.
     answers: SetOnce<Answers>,
     /// Dropped last: the management device waits for it.
     _alive: Counted,
 }
+
+/// [`User::Nobody`]
+const NOBODY: u32 = 0;
+/// [`User::Kernel`]
+const KERNEL: u32 = 1;
+/// [`User::Process`]
+const PROCESS: u32 = 2;
 
 /// What the data said of a device when they were asked once.
 struct Answers {
@@ -180,9 +215,47 @@ impl<T: Operations> Device<T> {
         &self.parts().setup.callbacks
     }
 
-    /// The address spaces of a device in software.
+    /// The address spaces, if the crate keeps them.
     pub fn spaces(&self) -> Option<&Spaces> {
         self.parts().setup.spaces.as_deref()
+    }
+
+    /// Who drives the device. May be called in any context.
+    pub fn user(&self) -> User {
+        match self.parts().user.load(Relaxed) {
+            KERNEL => User::Kernel,
+            PROCESS => User::Process,
+            _ => User::Nobody,
+        }
+    }
+
+    /// Notes who drives the device.
+    ///
+    /// # Safety
+    ///
+    /// Must be called from an operation that only the driver which is bound to the device calls.
+    pub(crate) unsafe fn note_user(&self) {
+        // SAFETY: By the function requirements a driver is bound, and stays so during the call. Its
+        // name lives as long as it does.
+        let name = unsafe {
+            let driver = (*self.as_raw()).dev.driver;
+            CStr::from_char_ptr((*driver).name)
+        };
+        let user = match name.to_bytes() {
+            b"virtio_vdpa" => KERNEL,
+            b"vhost_vdpa" => PROCESS,
+            _ => NOBODY,
+        };
+        self.parts().user.store(user, Relaxed);
+        if let (false, KERNEL, Some(spaces)) = (T::SOFTWARE, user, self.spaces()) {
+            // A device in software knows it from the first address that is asked for.
+            spaces.set_dma_user();
+        }
+    }
+
+    /// The driver reset the device; the next one may be another.
+    pub(crate) fn forget_user(&self) {
+        self.parts().user.store(NOBODY, Relaxed);
     }
 
     /// The alignment of rings in bytes, of a registered device: a power of two, and no more than a
@@ -275,7 +348,7 @@ impl<T: Operations> Unregistered<T> {
         data: Arc<T>,
         alive: Counted,
     ) -> Result<Self> {
-        if T::SOFTWARE != setup.spaces.is_some() {
+        if (T::SOFTWARE || T::HAS_SET_MAP) != setup.spaces.is_some() {
             return Err(EINVAL);
         }
         let spaces = setup.spaces.clone();
@@ -283,6 +356,7 @@ impl<T: Operations> Unregistered<T> {
             Parts {
                 data,
                 setup,
+                user: Atomic::new(NOBODY),
                 answers: SetOnce::new(),
                 _alive: alive,
             },
@@ -290,11 +364,14 @@ impl<T: Operations> Unregistered<T> {
         )?;
 
         let parent_dev = parent.as_raw();
-        let map_ops: *const _ = match (&spaces, parent.does_dma()) {
-            (Some(_), _) => &identity::OPS,
-            (None, true) => null(),
-            (None, false) => &refusal::OPS,
+        let map_ops: *const _ = match (T::SOFTWARE, parent.does_dma()) {
+            (true, _) => &identity::OPS,
+            (false, true) => null(),
+            (false, false) => &refusal::OPS,
         };
+        if let (false, true, Some(spaces)) = (T::SOFTWARE, parent.does_dma(), &spaces) {
+            spaces.set_dma(parent.device());
+        }
 
         // SAFETY: The operations and the map operations are static. The parent is a live device,
         // of which C takes a reference when the device is registered; until then `parent` itself
@@ -319,8 +396,10 @@ impl<T: Operations> Unregistered<T> {
         unsafe {
             *(*this).parts.get() = KBox::into_raw(parts);
             match &spaces {
-                Some(spaces) => (*vdpa).vmap.group = Arc::as_ptr(spaces).cast_mut().cast(),
-                None => (*vdpa).vmap.dma_dev = parent_dev,
+                Some(spaces) if T::SOFTWARE => {
+                    (*vdpa).vmap.group = Arc::as_ptr(spaces).cast_mut().cast()
+                }
+                _ => (*vdpa).vmap.dma_dev = parent_dev,
             }
         }
 

@@ -24,7 +24,7 @@ use crate::ops::Extent;
 ///
 /// The tree does not change while a reference exists.
 #[repr(transparent)]
-pub struct Iotlb(Opaque<vhost_iotlb>);
+pub(crate) struct Iotlb(Opaque<vhost_iotlb>);
 
 impl Iotlb {
     /// # Safety
@@ -38,7 +38,7 @@ impl Iotlb {
     /// The maps, in order of address.
     // Inlined, so that a module that does not walk maps does not depend on vhost_iotlb.ko.
     #[inline]
-    pub fn iter(&self) -> Iter<'_> {
+    pub(crate) fn iter(&self) -> Iter<'_> {
         // SAFETY: By the type invariant the tree is valid.
         let first = unsafe { vdpa_bindings::vhost_iotlb_itree_first(self.0.get(), 0, u64::MAX) };
         Iter {
@@ -53,7 +53,7 @@ impl Iotlb {
 /// # Invariants
 ///
 /// `next` is a node of a tree that lives and does not change for `'a`.
-pub struct Iter<'a> {
+pub(crate) struct Iter<'a> {
     next: Option<NonNull<vhost_iotlb_map>>,
     _iotlb: PhantomData<&'a Iotlb>,
 }

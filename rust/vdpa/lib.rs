@@ -99,7 +99,7 @@ pub mod callback;
 mod count;
 pub mod device;
 pub mod frame;
-pub mod iotlb;
+mod iotlb;
 pub mod memory;
 pub mod mgmt;
 pub mod notification;
@@ -113,7 +113,8 @@ pub mod worker;
 pub use callback::Callbacks;
 pub use device::{
     Device,
-    Setup, //
+    Setup,
+    User, //
 };
 pub use notification::NotificationArea;
 pub use ops::Operations;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The driver's memory, for devices that work in software.
+//! The driver's memory, for devices that work in software, and for what others do in software.
 //!
 //! A device has one or more address spaces, and its groups of virtqueues are each in one of them.
 //! vhost-vdpa fills an address space with maps of the user's memory ([`Spaces`] is told by the
@@ -19,24 +19,37 @@
 //! an IOMMU does. A user of vhost-vdpa cannot ask, so an address space without maps is an empty one
 //! for him.
 //!
+//! A device that reaches memory by itself is given the whole of an address space whenever it changed,
+//! as a [`Snapshot`]. It holds the pages, too, so a device may let go of memory when it likes: what
+//! it has not forgotten yet is nobody else's. What such a device does in software it does by views
+//! as well; the kernel's own drivers give it addresses that the DMA API made, which a view follows
+//! back to the memory.
+//!
 //! Such a view is as dangerous as such a device, and no type says so: a device that takes its
 //! addresses from anywhere but the rings of its driver overwrites the kernel, and what the driver
 //! freed without a reset is written to all the same. All the crate can do is to refuse what is not
 //! RAM, and to let no reset return while such a view is left.
 
 use kernel::{
+    device,
     new_mutex,
     new_spinlock_irq,
     prelude::*,
     sync::{
+        aref::ARef,
         atomic::{
             Acquire,
             Atomic,
             Relaxed,
             Release, //
         },
+        lock::{
+            mutex::MutexBackend,
+            Guard, //
+        },
         Arc,
         Mutex,
+        SetOnce,
         SpinLockIrq, //
     }, //
 };
@@ -51,12 +64,17 @@ mod copy;
 pub(crate) mod identity;
 mod pages;
 pub(crate) mod refusal;
+mod snapshot;
 mod table;
 mod view;
 
 pub use copy::{
     copy,
     CopyError, //
+};
+pub use snapshot::{
+    Held,
+    Snapshot, //
 };
 pub use view::View;
 
@@ -68,6 +86,7 @@ use table::{
     Map,
     Table, //
 };
+use view::Everything;
 
 /// How long an unmap waits for the views that were taken before it, in milliseconds. A view is
 /// held for a batch of work, which takes far less.
@@ -88,6 +107,8 @@ pub struct Spaces {
     groups: KVec<Atomic<u32>>,
     /// The kernel's own driver asked for addresses since the last reset.
     kernel_user: Atomic<bool>,
+    /// Whose addresses the kernel's own driver gives, if not physical ones.
+    dma: SetOnce<ARef<device::Device>>,
 }
 
 impl Spaces {
@@ -105,7 +126,13 @@ impl Spaces {
             spaces,
             groups: asid_of,
             kernel_user: Atomic::new(false),
+            dma: SetOnce::new(),
         })
+    }
+
+    /// The kernel's own driver gives addresses that the DMA API made for `device`.
+    pub(crate) fn set_dma(&self, device: &device::Device) {
+        self.dma.populate(device.into());
     }
 
     /// Takes a snapshot of address space `asid`.
@@ -118,7 +145,11 @@ impl Spaces {
     /// `EINVAL` if there is no such address space, `ENOMEM`.
     pub fn view(&self, asid: u32) -> Result<View> {
         let table = self.space(asid)?.table()?;
-        let everything = table.is_empty() && self.kernel_user();
+        let everything = match self.dma.as_ref() {
+            _ if !table.is_empty() || !self.kernel_user() => Everything::Nothing,
+            None => Everything::Physical,
+            Some(device) => Everything::Dma(device.clone()),
+        };
         Ok(View::new(table, everything))
     }
 
@@ -154,9 +185,18 @@ impl Spaces {
     }
 
     /// Whether the kernel's own driver uses the device and lets it have the addresses of its
-    /// buffers. It does that only if it acknowledged VIRTIO_F_ACCESS_PLATFORM.
+    /// buffers. It does that only if it acknowledged VIRTIO_F_ACCESS_PLATFORM; of a device that
+    /// reaches memory by itself all that is known is that it uses the device.
     pub fn kernel_user(&self) -> bool {
         self.kernel_user.load(Acquire)
+    }
+
+    /// The kernel's own driver uses the device, which reaches memory by itself.
+    pub(crate) fn set_dma_user(&self) {
+        // Without DMA there are no addresses either.
+        if self.dma.as_ref().is_some() {
+            self.set_kernel_user();
+        }
     }
 
     fn space(&self, asid: u32) -> Result<&Space> {
@@ -209,6 +249,33 @@ impl Spaces {
             .ok_or(EINVAL)?;
         self.space(asid)?.shrink(|maps| maps.remove(iova, last));
         Ok(())
+    }
+
+    /// Makes address space `asid` what `extents` say, which are in order of address, and waits
+    /// until nobody uses what is not in it any more.
+    ///
+    /// What was there before keeps its pages, so that the time it takes depends on what is new.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if there is no such address space, or a map overlaps one before it, is empty, wraps
+    /// around or is for memory that is not RAM; `ENOMEM`. Nothing is mapped then.
+    ///
+    /// # Safety
+    ///
+    /// The caller must hold references to all pages of all extents.
+    // Generic, so that a module that does not walk maps does not depend on vhost_iotlb.ko.
+    pub(crate) unsafe fn replace(
+        &self,
+        asid: u32,
+        extents: impl Iterator<Item = Extent>,
+    ) -> Result<Snapshot> {
+        let mut replacement = self.space(asid)?.replacement();
+        for extent in extents {
+            // SAFETY: By the function requirements.
+            unsafe { replacement.push(&extent) }?;
+        }
+        replacement.finish()
     }
 
     /// Removes all maps of address space `asid`.
@@ -282,6 +349,17 @@ struct State {
 }
 
 impl Space {
+    /// Begins to replace all maps.
+    fn replacement(&self) -> Replacement<'_> {
+        Replacement {
+            space: self,
+            state: Some(self.state.lock()),
+            at: 0,
+            kept: 0,
+            map: Map::new(),
+        }
+    }
+
     fn new(views: Arc<Count>) -> impl PinInit<Self> {
         pin_init!(Self {
             state <- new_mutex!(State {
@@ -303,7 +381,7 @@ impl Space {
         if let Some(table) = &*self.current.lock() {
             return Ok(table.clone());
         }
-        let table = Table::new(&state.map, state.views.clone())?;
+        let table = Table::new(&state.map, Some(state.views.clone()))?;
         let table = Arc::new(table, GFP_KERNEL)?;
         *self.current.lock() = Some(table.clone());
         Ok(table)
@@ -351,5 +429,86 @@ impl Space {
                 break;
             }
         }
+    }
+}
+
+/// What the maps of a [`Space`] are being replaced by. If it is dropped before it is finished,
+/// nothing is mapped.
+struct Replacement<'a> {
+    space: &'a Space,
+    /// `None` when it is finished.
+    state: Option<Guard<'a, State, MutexBackend>>,
+    /// The first of the old maps that does not lie before the new ones.
+    at: usize,
+    /// How many of the old maps are kept.
+    kept: usize,
+    map: Map,
+}
+
+impl Replacement<'_> {
+    /// Adds a map behind all others.
+    ///
+    /// # Errors
+    ///
+    /// As [`Spaces::replace`].
+    ///
+    /// # Safety
+    ///
+    /// The caller must hold references to all pages of the extent.
+    unsafe fn push(&mut self, extent: &Extent) -> Result {
+        let old = self.state.as_ref().ok_or(EINVAL)?.map.entries();
+        let rest = old.get(self.at..).unwrap_or(&[]);
+        self.at += rest.partition_point(|entry| entry.extent().iova < extent.iova);
+        let same = old.get(self.at).filter(|entry| entry.extent() == *extent);
+        let entry = match same {
+            Some(entry) => entry.clone(),
+            None => {
+                // SAFETY: By the function requirements.
+                let pages = unsafe { Pages::hold(extent.pa, extent.size) }?;
+                Entry::new(
+                    extent.iova,
+                    extent.readable,
+                    extent.writable,
+                    Arc::new(pages, GFP_KERNEL)?,
+                )?
+            }
+        };
+        self.kept += usize::from(same.is_some());
+        self.map.push(entry)
+    }
+
+    /// Puts the new maps in place.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    fn finish(mut self) -> Result<Snapshot> {
+        let snapshot = Snapshot::new(&self.map)?;
+        let map = core::mem::replace(&mut self.map, Map::new());
+        self.put(map);
+        Ok(snapshot)
+    }
+
+    fn put(&mut self, map: Map) {
+        let Some(mut state) = self.state.take() else {
+            return;
+        };
+        self.space.mapped.store(!map.is_empty(), Release);
+        let old = core::mem::replace(&mut state.map, map);
+        if self.kept == old.entries().len() {
+            // Who looks at what was there may go on.
+            self.space.outdate();
+            return;
+        }
+        drop(state);
+        self.space.drain(Patience::Limited);
+        drop(old);
+    }
+}
+
+impl Drop for Replacement<'_> {
+    fn drop(&mut self) {
+        self.kept = 0;
+        self.put(Map::new());
     }
 }

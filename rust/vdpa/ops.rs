@@ -15,7 +15,7 @@ use kernel::{
 };
 
 use crate::{
-    iotlb::Iotlb,
+    memory::Snapshot,
     notification::NotificationArea,
     stats::Stats,
     Device, //
@@ -250,8 +250,8 @@ pub trait Operations: Send + Sync + Sized + 'static {
     fn set_status(dev: &Device<Self>, status: u8);
 
     /// Resets the device. When it returns, the device uses no ring and no memory of the driver.
-    /// The crate then forgets the callbacks, and for a device in software puts all groups into
-    /// address space 0. Maps stay. If its user was a driver in the kernel, it waits until the last
+    /// The crate then forgets the callbacks, and puts all groups into address space 0 if it keeps
+    /// those. Maps stay. If its user was a driver in the kernel, it waits until the last
     /// [`View`](crate::memory::View) is dropped, so this must not leave one to the caller's task.
     ///
     /// # Errors
@@ -260,7 +260,7 @@ pub trait Operations: Send + Sync + Sized + 'static {
     fn reset(dev: &Device<Self>) -> Result;
 
     /// As [`Self::reset`], for a user that relies on an old parent's habit: with `clean_map`, on
-    /// maps being dropped. For a device in software the crate drops them.
+    /// maps being dropped, which the crate does if it keeps them.
     ///
     /// # Errors
     ///
@@ -323,14 +323,19 @@ pub trait Operations: Send + Sync + Sized + 'static {
     }
 
     /// Makes the whole of an address space what `map` says. For a device with an IOMMU of its own
-    /// that takes everything at once.
+    /// that takes everything at once, and is set up by
+    /// [`Setup::hardware_with_spaces`](crate::Setup::hardware_with_spaces); [`Self::reset_map`]
+    /// comes with it.
     ///
-    /// The user's pages are gone from `map` and may be gone altogether when it is called.
+    /// What is not in `map` any more the user has back already; but its pages are nobody else's as
+    /// long as a snapshot holds them, which is to be kept until the device does not reach them.
+    ///
+    /// Without memory for what is mapped, `map` is empty, and the caller learns that it failed.
     ///
     /// # Errors
     ///
-    /// Any. The caller ignores it at the end of a batch.
-    fn set_map(_dev: &Device<Self>, _asid: u32, _map: &Iotlb) -> Result {
+    /// Any. The caller ignores it at the end of a batch, and where something is removed.
+    fn set_map(_dev: &Device<Self>, _asid: u32, _map: &Snapshot) -> Result {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
@@ -353,8 +358,8 @@ pub trait Operations: Send + Sync + Sized + 'static {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
-    /// Puts an address space back into the state it had at first. A device that has it keeps its
-    /// maps over [`Self::reset`].
+    /// Puts an address space back into the state it had at first: nothing is mapped. A device that
+    /// has it keeps its maps over [`Self::reset`].
     ///
     /// # Errors
     ///
@@ -365,8 +370,8 @@ pub trait Operations: Send + Sync + Sized + 'static {
 
     /// Puts a group of virtqueues into an address space. Not called while the driver is ready.
     ///
-    /// A device in software need not implement it; if it does, it is called after the crate did
-    /// the move, which is taken back on an error.
+    /// A device whose address spaces the crate keeps need not implement it; if it does, it is called
+    /// after the crate did the move, which is taken back on an error.
     ///
     /// # Errors
     ///

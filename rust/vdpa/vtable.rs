@@ -33,6 +33,7 @@ use vdpa_bindings::{
 
 use crate::{
     iotlb::Iotlb,
+    memory::Snapshot,
     ops::{
         Extent,
         Operations,
@@ -106,6 +107,7 @@ macro_rules! optional {
 
 impl<T: Operations> VTable<T> {
     const MAPS: bool = T::SOFTWARE || T::HAS_DMA_MAP;
+    const SPACES: bool = T::SOFTWARE || T::HAS_SET_MAP;
 
     /// What C sees of the device.
     pub(crate) const OPS: vdpa_config_ops = {
@@ -118,8 +120,12 @@ impl<T: Operations> VTable<T> {
             "dma_map and dma_unmap come together"
         );
         assert!(
-            !T::USE_VA || T::HAS_DMA_MAP || T::HAS_SET_MAP,
-            "virtual addresses need mapping operations"
+            T::HAS_SET_MAP == T::HAS_RESET_MAP || T::HAS_DMA_MAP,
+            "set_map and reset_map come together"
+        );
+        assert!(
+            !T::USE_VA || T::HAS_DMA_MAP && !T::HAS_SET_MAP,
+            "virtual addresses need dma_map, and cannot be held"
         );
         vdpa_config_ops {
             set_vq_address: Some(Self::set_vq_address),
@@ -167,7 +173,7 @@ impl<T: Operations> VTable<T> {
             dma_map: optional!(Self::MAPS, Self::dma_map),
             dma_unmap: optional!(Self::MAPS, Self::dma_unmap),
             reset_map: optional!(T::SOFTWARE || T::HAS_RESET_MAP, Self::reset_map),
-            set_group_asid: optional!(T::SOFTWARE || T::HAS_SET_GROUP_ASID, Self::set_group_asid),
+            set_group_asid: optional!(Self::SPACES || T::HAS_SET_GROUP_ASID, Self::set_group_asid),
             // The one map of the device, in `struct vdpa_device`, serves every virtqueue.
             get_vq_map: None,
             bind_mm: optional!(T::HAS_BIND_MM, Self::bind_mm),
@@ -481,6 +487,8 @@ impl<T: Operations> VTable<T> {
             let _ = T::reset(dev);
             Self::after_reset(dev);
         } else {
+            // SAFETY: The status is set by the driver that is bound to the device, by nobody else.
+            unsafe { dev.note_user() };
             T::set_status(dev, status);
         }
     }
@@ -514,6 +522,7 @@ impl<T: Operations> VTable<T> {
     /// Cuts the driver side off, whether or not the device could be reset: what the callbacks and
     /// the memory belong to may be gone when C goes on.
     fn after_reset(dev: &Device<T>) {
+        dev.forget_user();
         dev.callbacks().clear();
         if let Some(spaces) = dev.spaces() {
             spaces.reset();
@@ -664,8 +673,20 @@ impl<T: Operations> VTable<T> {
         from_result(|| {
             // SAFETY: By the type's contract with C.
             let dev = unsafe { space::<T>(vdpa, asid) }?;
+            let spaces = dev.spaces().ok_or(EINVAL)?;
             // SAFETY: C passes a map that does not change during this call.
-            T::set_map(dev, asid, unsafe { Iotlb::from_raw(iotlb) })?;
+            let map = unsafe { Iotlb::from_raw(iotlb) };
+            // SAFETY: C pinned the pages of what is in the map, and takes it out of there before it
+            // unpins them. They are pages, not addresses of a process: see `OPS`.
+            let snapshot = unsafe { spaces.replace(asid, map.iter()) };
+            match snapshot {
+                Ok(snapshot) => T::set_map(dev, asid, &snapshot)?,
+                Err(error) => {
+                    // The device is not to reach what the user may have taken away.
+                    let _ = T::set_map(dev, asid, &Snapshot::EMPTY);
+                    return Err(error);
+                }
+            }
             Ok(0)
         })
     }
@@ -731,9 +752,10 @@ impl<T: Operations> VTable<T> {
         from_result(|| {
             // SAFETY: By the type's contract with C.
             let dev = unsafe { space::<T>(vdpa, asid) }?;
-            if T::SOFTWARE {
-                dev.spaces().ok_or(EINVAL)?.unmap_all(asid)?;
-            } else {
+            if let Some(spaces) = dev.spaces() {
+                spaces.unmap_all(asid)?;
+            }
+            if T::HAS_RESET_MAP {
                 T::reset_map(dev, asid)?;
             }
             Ok(0)

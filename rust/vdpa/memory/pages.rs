@@ -14,11 +14,10 @@ use kernel::{
 /// # Invariants
 ///
 /// - A reference is held to every folio that has a page in the first `held` of the pages from
-///   number `first` on, as often as [`Pages::get`] took one.
-/// - `held` covers `host` and the `size` bytes from there, which are the memory in the kernel's
-///   direct map.
+///   that of `pa` on, as often as [`Pages::hold`] took one.
+/// - `held` covers the `size` bytes from `pa` on, which are in the kernel's direct map at `host`.
 pub(super) struct Pages {
-    first: usize,
+    pa: u64,
     held: usize,
     host: NonNull<u8>,
     size: u64,
@@ -51,7 +50,7 @@ impl Pages {
         // SAFETY: Any number may be asked about.
         let host = unsafe { vdpa_bindings::rust_vdpa_phys_to_virt(pa) };
         let mut pages = Self {
-            first,
+            pa,
             held: 0,
             host: NonNull::new(host.cast()).ok_or(EINVAL)?,
             size,
@@ -71,6 +70,11 @@ impl Pages {
         Ok(pages)
     }
 
+    /// The physical address of the first byte.
+    pub(super) fn pa(&self) -> u64 {
+        self.pa
+    }
+
     /// Where the kernel sees the first byte.
     pub(super) fn host(&self) -> NonNull<u8> {
         self.host
@@ -84,13 +88,14 @@ impl Pages {
 
 impl Drop for Pages {
     fn drop(&mut self) {
+        // CAST: The number of a page, which `hold` has found to fit.
+        let first = (self.pa >> PAGE_SHIFT) as usize;
         let mut given = 0;
         while given < self.held {
             // SAFETY: By the type invariant a reference to this folio is held. With it, the folio
             // was not split or merged, so that the same steps are taken as in `hold`.
-            given += unsafe {
-                vdpa_bindings::rust_vdpa_folio_put(self.first + given, self.held - given)
-            };
+            given +=
+                unsafe { vdpa_bindings::rust_vdpa_folio_put(first + given, self.held - given) };
         }
     }
 }

@@ -9,9 +9,12 @@ use kernel::{
     sync::Arc, //
 };
 
-use crate::count::{
-    Count,
-    Counted, //
+use crate::{
+    count::{
+        Count,
+        Counted, //
+    },
+    ops::Extent, //
 };
 
 use super::pages::Pages;
@@ -20,7 +23,7 @@ use super::pages::Pages;
 ///
 /// # Invariants
 ///
-/// `host` points to `last - first + 1` bytes of memory that `_pages` keeps.
+/// `host` points to `last - first + 1` bytes of memory that `pages` keeps.
 #[derive(Clone)]
 pub(super) struct Entry {
     first: u64,
@@ -28,10 +31,10 @@ pub(super) struct Entry {
     host: NonNull<u8>,
     readable: bool,
     writable: bool,
-    _pages: Arc<Pages>,
+    pages: Arc<Pages>,
 }
 
-// SAFETY: `host` is good for as long as `_pages` is, which may be used by any task.
+// SAFETY: `host` is good for as long as `pages` is, which may be used by any task.
 unsafe impl Send for Entry {}
 // SAFETY: As above.
 unsafe impl Sync for Entry {}
@@ -55,8 +58,26 @@ impl Entry {
             host: pages.host(),
             readable,
             writable,
-            _pages: pages,
+            pages,
         })
+    }
+
+    /// What of the memory is mapped where.
+    pub(super) fn extent(&self) -> Extent {
+        // CAST: The same number of bytes into the memory, whoever counts.
+        let offset = (self.host.addr().get() - self.pages.host().addr().get()) as u64;
+        Extent {
+            iova: self.first,
+            size: self.last - self.first + 1,
+            pa: self.pages.pa() + offset,
+            readable: self.readable,
+            writable: self.writable,
+        }
+    }
+
+    /// The pages of this map, and of what it was cut from.
+    pub(super) fn pages(&self) -> &Arc<Pages> {
+        &self.pages
     }
 
     /// Whether `addr` is in this map.
@@ -132,6 +153,23 @@ impl Map {
         self.0 = KVVec::new();
     }
 
+    /// The maps.
+    pub(super) fn entries(&self) -> &[Entry] {
+        &self.0
+    }
+
+    /// Adds a map behind all others.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if it does not lie there, `ENOMEM`.
+    pub(super) fn push(&mut self, entry: Entry) -> Result {
+        if self.0.last().is_some_and(|last| entry.first <= last.last) {
+            return Err(EINVAL);
+        }
+        Ok(self.0.push(entry, GFP_KERNEL)?)
+    }
+
     /// Adds a map.
     ///
     /// # Errors
@@ -183,28 +221,33 @@ impl Map {
 /// A snapshot of a [`Map`]. Dropping the last reference may sleep.
 pub(super) struct Table {
     entries: KVVec<Entry>,
-    _alive: Counted,
+    _alive: Option<Counted>,
 }
 
 impl Table {
-    /// A snapshot of `map`, counted by `count`.
+    /// A snapshot of `map`, counted by `count` if it is to be waited for.
     ///
     /// # Errors
     ///
     /// `ENOMEM`.
-    pub(super) fn new(map: &Map, count: Arc<Count>) -> Result<Self> {
+    pub(super) fn new(map: &Map, count: Option<Arc<Count>>) -> Result<Self> {
         let mut entries = KVVec::with_capacity(map.0.len(), GFP_KERNEL)?;
         for entry in &map.0 {
             entries.push(entry.clone(), GFP_KERNEL)?;
         }
         Ok(Self {
             entries,
-            _alive: Counted::new(count),
+            _alive: count.map(Counted::new),
         })
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+
+    /// The maps, in order of address.
+    pub(super) fn entries(&self) -> &[Entry] {
+        &self.entries
     }
 
     /// The map with number `index`.

@@ -9,7 +9,10 @@ use core::{
 
 use kernel::{
     bindings,
+    device,
+    page::PAGE_SIZE,
     sync::{
+        aref::ARef,
         atomic::{
             atomic_load,
             atomic_store,
@@ -32,6 +35,17 @@ use virtio::{
 
 use super::table::Table;
 
+/// What is reached beside what is mapped. Nothing keeps that memory: the kernel's own driver frees
+/// it after a reset, which waits for the view.
+pub(super) enum Everything {
+    /// Nothing is.
+    Nothing,
+    /// An address is the physical address of the same number.
+    Physical,
+    /// An address is one that the DMA API made for this device.
+    Dma(ARef<device::Device>),
+}
+
 /// A snapshot of an address space, and the way to the memory in it.
 ///
 /// The other side of the memory changes it at the same time, so nothing here makes a reference to
@@ -40,9 +54,7 @@ use super::table::Table;
 /// A view is for one task. Memory is accessed in atomic context too, but dropping a view may sleep.
 pub struct View {
     table: Arc<Table>,
-    /// Every address is the physical address of the same number. Nothing keeps that memory: the
-    /// kernel's own driver frees it after a reset, which waits for this view.
-    everything: bool,
+    everything: Everything,
     /// Where a map was found lately, by a few bits of the address.
     cache: [Cell<u32>; Self::CACHE],
 }
@@ -114,6 +126,22 @@ impl Piece {
     }
 }
 
+/// Where address `addr` of the DMA API for `device` leads, and for how many bytes it goes on from
+/// there, at most `max`: what follows the end of a page is asked for again.
+fn dma_to_phys(device: &device::Device, addr: u64, max: usize) -> Option<(u64, usize)> {
+    let device: *const device::Device = device;
+    // SAFETY: `device::Device` is transparent, and the device is valid. It is the parent of one
+    // that a driver uses, so that it is bound, and its domain does not change. Any address may be
+    // asked about.
+    let pa = unsafe { vdpa_bindings::rust_vdpa_dma_to_phys(device.cast_mut().cast(), addr) };
+    if pa == 0 {
+        return None;
+    }
+    // CAST: Less than a page.
+    let offset = (pa % PAGE_SIZE as u64) as usize;
+    Some((pa, max.min(PAGE_SIZE - offset)))
+}
+
 impl View {
     const CACHE: usize = 8;
 
@@ -124,7 +152,7 @@ impl View {
     /// As much physical memory as is looked at in one go. What follows is asked for again.
     const PHYSICAL: usize = 64 << 10;
 
-    pub(super) fn new(table: Arc<Table>, everything: bool) -> Self {
+    pub(super) fn new(table: Arc<Table>, everything: Everything) -> Self {
         Self {
             table,
             everything,
@@ -135,8 +163,15 @@ impl View {
     /// The memory from `addr` on, up to `max` bytes, which are not 0.
     pub(crate) fn piece(&self, addr: u64, max: usize, access: Access) -> Result<Piece, Fault> {
         let fault = Fault { addr, access };
-        if self.everything {
-            return Self::physical(addr, max).ok_or(fault);
+        match &self.everything {
+            Everything::Nothing => {}
+            Everything::Physical => return Self::physical(addr, max).ok_or(fault),
+            Everything::Dma(device) => {
+                let found = dma_to_phys(device, addr, max);
+                return found
+                    .and_then(|(pa, max)| Self::physical(pa, max))
+                    .ok_or(fault);
+            }
         }
         // CAST: Only the lower bits matter.
         let slot = (addr >> Self::CACHE_SHIFT) as usize % Self::CACHE;

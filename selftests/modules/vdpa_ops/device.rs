@@ -11,14 +11,15 @@ use kernel::{
     sync::Arc, //
 };
 use vdpa::{
-    iotlb::Iotlb,
+    memory::Snapshot,
     ops::{
         Extent,
         VqState, //
     },
     Device,
     NotificationArea,
-    Operations, //
+    Operations,
+    Setup, //
 };
 use virtio::features::Features;
 
@@ -38,6 +39,9 @@ pub(crate) const FEATURES: Features = Features::VERSION_1
 
 /// A device around the records.
 pub(crate) trait Kind: Operations {
+    /// Makes what belongs to a device before itself.
+    const SETUP: fn(u16, u32, u32) -> Result<Setup>;
+
     fn new(notes: Arc<Notes>) -> Self;
 }
 
@@ -47,6 +51,8 @@ pub(crate) struct Whole {
 }
 
 impl Kind for Whole {
+    const SETUP: fn(u16, u32, u32) -> Result<Setup> = Setup::hardware_with_spaces;
+
     fn new(notes: Arc<Notes>) -> Self {
         Self { notes }
     }
@@ -120,9 +126,10 @@ impl Operations for Whole {
         0x1000..=0xffff_ffff
     }
 
-    fn set_map(dev: &Device<Self>, asid: u32, map: &Iotlb) -> Result {
+    fn set_map(dev: &Device<Self>, asid: u32, map: &Snapshot) -> Result {
         let result = dev.notes.note(Op::SetMap, asid, [0; 3]);
-        map.iter().for_each(|extent| dev.notes.note_extent(&extent));
+        map.extents()
+            .for_each(|extent| dev.notes.note_extent(&extent));
         result
     }
 
@@ -142,6 +149,8 @@ pub(crate) struct Bare {
 }
 
 impl Kind for Bare {
+    const SETUP: fn(u16, u32, u32) -> Result<Setup> = Setup::hardware;
+
     fn new(notes: Arc<Notes>) -> Self {
         Self { notes }
     }

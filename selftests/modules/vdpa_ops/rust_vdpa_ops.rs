@@ -65,7 +65,7 @@ impl<T: Kind> Management for Manager<T> {
     type Device = T;
 
     fn dev_add(&self, _name: &CStr, config: &Config) -> Result<(Setup, Arc<T>)> {
-        let setup = Setup::hardware(QUEUES, u32::from(QUEUES), SPACES)?;
+        let setup = T::SETUP(QUEUES, u32::from(QUEUES), SPACES)?;
         // The MTU says how rings are to be aligned; the device has no other use for it.
         let align = config.mtu.map_or(4096, u32::from);
         let notes = Notes::new(setup.callbacks(), align)?;
