@@ -98,6 +98,7 @@
 pub mod callback;
 mod count;
 pub mod device;
+pub mod executor;
 pub mod frame;
 mod iotlb;
 pub mod memory;

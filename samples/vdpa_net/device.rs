@@ -13,6 +13,7 @@ use kernel::{
     }, //
 };
 use vdpa::{
+    executor::Execute,
     ops::VqState,
     Device,
     Operations,
@@ -222,8 +223,7 @@ impl Operations for NetDevice {
     }
 
     fn set_driver_features(dev: &Device<Self>, features: u64) -> Result {
-        dev.machine
-            .event(Event::SetFeatures(Features::from_bits(features)))
+        dev.machine.set_features(Features::from_bits(features))
     }
 
     fn get_driver_features(dev: &Device<Self>) -> u64 {
@@ -248,10 +248,11 @@ impl Operations for NetDevice {
 
     fn set_status(dev: &Device<Self>, status: u8) {
         let mapped = dev.machine.port().is_mapped();
-        let result = dev
-            .machine
+        let mut turn = dev.machine.turn();
+        let result = turn
             .event(Event::Mapped(mapped))
-            .and_then(|()| dev.machine.event(Event::SetStatus(status)));
+            .and_then(|()| turn.event(Event::SetStatus(status)));
+        drop(turn);
         dev.ignored("status", result);
     }
 

@@ -6,8 +6,6 @@ use kernel::{
         Cpumask,
         CpumaskVar, //
     },
-    new_mutex,
-    new_spinlock_irq,
     prelude::*,
     str::CString,
     sync::{
@@ -16,12 +14,14 @@ use kernel::{
             Relaxed, //
         },
         Arc,
-        Mutex,
-        SetOnce,
-        SpinLockIrq, //
+        SetOnce, //
     }, //
 };
 use vdpa::{
+    executor::{
+        Execute,
+        Executor, //
+    },
     worker::Handle,
     RateLimit,
     Worker, //
@@ -34,8 +34,7 @@ use virtio::{
         Kick,
         Lifecycle,
         QueueSet,
-        Refusal,
-        RefusalKind, //
+        Refusal, //
     },
     net::{
         config,
@@ -113,13 +112,9 @@ pub(crate) struct Inner {
 pub(crate) struct Machine {
     port: Arc<Port>,
     switch: Arc<Switch>,
-    /// Taken in any context, for as long as a decision takes.
+    /// Its turns are never taken by a transmit worker, so that workers can be waited for.
     #[pin]
-    life: SpinLockIrq<Lifecycle>,
-    /// Held by operations while they execute decisions. Never taken by a transmit worker, so that
-    /// workers can be waited for.
-    #[pin]
-    inner: Mutex<Inner>,
+    executor: Executor<Inner>,
     /// The handles of the transmit workers, for kicks.
     transmit: KVec<SetOnce<Handle>>,
     control: SetOnce<Handle>,
@@ -152,8 +147,7 @@ impl Machine {
             pin_init!(Self {
                 port,
                 switch,
-                life <- new_spinlock_irq!(life),
-                inner <- new_mutex!(Inner { setups, workers }),
+                executor <- Executor::new(life, Inner { setups, workers }),
                 transmit,
                 control: SetOnce::new(),
                 control_index: Atomic::new(NONE),
@@ -177,7 +171,7 @@ impl Machine {
 
     /// Asks the lifecycle something.
     pub(crate) fn ask<R>(&self, question: impl FnOnce(&Lifecycle) -> R) -> R {
-        question(&self.life.lock())
+        self.executor.ask(question)
     }
 
     /// Index of the control queue; no queue has it if there is no control queue.
@@ -212,18 +206,15 @@ impl Machine {
         self.control_index.store(index, Relaxed);
     }
 
-    /// Has the lifecycle decide what follows from `event`, and does it.
+    /// Acknowledges features for the driver.
     ///
     /// # Errors
     ///
     /// The lifecycle's refusal.
-    pub(crate) fn event(&self, event: Event) -> Result {
-        let mut inner = self.inner.lock();
-        let actions = self.decide(event)?;
-        if matches!(event, Event::SetFeatures(_)) {
-            self.find_control();
-        }
-        self.perform(&mut inner, actions);
+    pub(crate) fn set_features(&self, features: Features) -> Result {
+        let mut turn = self.turn();
+        turn.event(Event::SetFeatures(features))?;
+        self.find_control();
         Ok(())
     }
 
@@ -233,12 +224,11 @@ impl Machine {
     ///
     /// The queue runs, or there is none.
     pub(crate) fn configure(&self, index: u16, change: impl FnOnce(&mut Setup)) -> Result {
-        let mut inner = self.inner.lock();
-        let actions = self.decide(Event::Configure(index))?;
-        if let Some(setup) = inner.setups.get_mut(usize::from(index)) {
+        let mut turn = self.turn();
+        turn.event(Event::Configure(index))?;
+        if let Some(setup) = turn.setups.get_mut(usize::from(index)) {
             change(setup);
         }
-        self.perform(&mut inner, actions);
         Ok(())
     }
 
@@ -248,16 +238,16 @@ impl Machine {
     ///
     /// `EBUSY` while the device is stopped.
     pub(crate) fn change_config(&self, change: impl FnOnce(&mut config::ConfigSpace)) -> Result {
-        let mut inner = self.inner.lock();
-        let actions = self.decide(Event::ConfigChange)?;
+        let mut turn = self.turn();
+        turn.event(Event::ConfigChange)?;
         change(&mut self.port.settings.lock().config);
-        self.perform(&mut inner, actions);
+        self.note_address();
         Ok(())
     }
 
     /// Where queue `index` is.
     pub(crate) fn state(&self, index: u16) -> State {
-        let inner = self.inner.lock();
+        let inner = self.turn();
         let running = self.port.queue(index).and_then(|queue| queue.state());
         let setup = inner.setups.get(usize::from(index));
         running
@@ -275,7 +265,7 @@ impl Machine {
         let Some(queue) = self.port.queue(index) else {
             return;
         };
-        if queue.is_running() || self.life.lock().kick(index) == Kick::Deliver {
+        if queue.is_running() || self.executor.kick(index) == Kick::Deliver {
             self.look_at(index);
         }
     }
@@ -316,7 +306,7 @@ impl Machine {
         if index % 2 == 0 {
             return Ok(());
         }
-        let mut inner = self.inner.lock();
+        let mut inner = self.turn();
         self.make_worker(&mut inner, index / 2)?;
         let Some(Some(worker)) = inner.workers.get(usize::from(index / 2)) else {
             return Ok(());
@@ -334,7 +324,7 @@ impl Machine {
     /// Stops the device if one of its queues was found broken.
     pub(crate) fn look_for_fault(&self) {
         // A reset forgets faults under the same lock, so that none reaches the next driver.
-        let mut inner = self.inner.lock();
+        let mut turn = self.turn();
         let Some((index, reason)) = self.port.take_fault() else {
             return;
         };
@@ -348,48 +338,16 @@ impl Machine {
             );
         }
         // A fault is never refused.
-        if let Ok(actions) = self.decide(Event::Fault) {
-            self.perform(&mut inner, actions);
-        }
+        let _ = turn.event(Event::Fault);
     }
 
     /// Ends everything, when the device is no longer on the bus.
     pub(crate) fn end(&self) {
         // A reset is never refused.
         let _ = self.event(Event::Reset);
-        let mut inner = self.inner.lock();
-        let workers = core::mem::replace(&mut inner.workers, KVec::new());
-        drop(inner);
+        let workers = core::mem::replace(&mut self.turn().workers, KVec::new());
         // Waits for their turns.
         drop(workers);
-    }
-
-    fn decide(&self, event: Event) -> Result<Actions> {
-        let mut life = self.life.lock();
-        let answer = life.handle(event);
-        drop(life);
-        answer.map_err(|refusal| self.refused(refusal))
-    }
-
-    fn refused(&self, refusal: Refusal) -> Error {
-        pr_debug!("{}: {}\n", self.port.name(), Show(refusal));
-        match refusal.kind() {
-            RefusalKind::Invalid => EINVAL,
-            RefusalKind::Busy => EBUSY,
-            RefusalKind::Unsupported => EOPNOTSUPP,
-            RefusalKind::Broken => EIO,
-        }
-    }
-
-    /// Does what the lifecycle decided, and what follows from the outcome.
-    fn perform(&self, inner: &mut Inner, actions: Actions) {
-        let mut next = Some(actions);
-        while let Some(actions) = next.take() {
-            let outcome = self.perform_one(inner, &actions);
-            // Outcomes that come too late are refused, and that is the end of it.
-            next = outcome.and_then(|event| self.life.lock().handle(event).ok());
-        }
-        self.note_address();
     }
 
     /// Tells the switch of the port's address, after it may have changed, and of the start and the
@@ -400,7 +358,7 @@ impl Machine {
 
     /// Does what the lifecycle decided, in its order. Returns what came of it, if that is for the
     /// lifecycle to know.
-    fn perform_one(&self, inner: &mut Inner, actions: &Actions) -> Option<Event> {
+    fn obey(&self, inner: &mut Inner, actions: &Actions) -> Option<Event> {
         let stopped = self.stop(inner, actions.stop, actions.halt);
         if actions.reset {
             for setup in inner.setups.iter_mut() {
@@ -442,14 +400,6 @@ impl Machine {
         }
         if moved {
             self.announce();
-        }
-        if actions.notify_config {
-            self.port.interrupt_config();
-        }
-        if let Some(refusal) = actions.refused {
-            if self.warnings.allow() {
-                pr_warn!("{}: driver refused: {}\n", self.port.name(), Show(refusal));
-            }
         }
         outcome
     }
@@ -557,6 +507,33 @@ impl Machine {
             settings.config.set_status(config::ANNOUNCE, 0);
             drop(settings);
             self.port.interrupt_config();
+        }
+    }
+}
+
+impl Execute for Machine {
+    type State = Inner;
+
+    fn executor(&self) -> &Executor<Inner> {
+        &self.executor
+    }
+
+    fn perform(&self, inner: &mut Inner, actions: &Actions) -> Option<Event> {
+        let outcome = self.obey(inner, actions);
+        self.note_address();
+        outcome
+    }
+
+    fn notify_config(&self) {
+        self.port.interrupt_config();
+    }
+
+    fn refused(&self, refusal: Refusal, shown: bool) {
+        let name = self.port.name();
+        if !shown {
+            pr_debug!("{}: {}\n", name, Show(refusal));
+        } else if self.warnings.allow() {
+            pr_warn!("{}: driver refused: {}\n", name, Show(refusal));
         }
     }
 }
