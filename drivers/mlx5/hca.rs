@@ -25,15 +25,62 @@
 //! kept in [`firmware`] and the [command queue](command::queue), and at the end the function is
 //! disabled and its bus mastering switched off.
 
+mod batch;
 mod capability;
+mod clients;
 mod command;
+mod doorbell;
 mod eq;
+mod era;
+mod events;
 mod firmware;
 mod function;
 mod health;
 mod init_segment;
+mod interrupts;
+mod object;
 mod pages;
 mod registers;
 mod running;
 
-pub(crate) use self::function::bring_up;
+pub(crate) use self::{
+    batch::{
+        Batch,
+        Replies,
+        Ticket, //
+    },
+    capability::Capabilities,
+    clients::{
+        Client,
+        Membership, //
+    },
+    command::{
+        Failure,
+        Reason,
+        Reply, //
+    },
+    doorbell::Doorbell,
+    era::{
+        CompletionEq,
+        Era, //
+    },
+    events::{
+        Listener,
+        Listening,
+        Subject, //
+    },
+    firmware::Remains,
+    function::{
+        bring_up,
+        Function, //
+    },
+    interrupts::{
+        Line,
+        Taken, //
+    },
+    object::{
+        end_all,
+        Create,
+        Object, //
+    }, //
+};

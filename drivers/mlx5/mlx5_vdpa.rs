@@ -23,12 +23,13 @@
 
 use kernel::{
     device::Core,
-    devres,
     pci,
-    prelude::*, //
+    prelude::*,
+    sync::Arc, //
 };
 use vdpa::worker::Stay;
 
+#[expect(dead_code, unused_imports, reason = "for the network device")]
 mod hca;
 mod show;
 
@@ -89,12 +90,13 @@ kernel::pci_device_table!(
     )]
 );
 
-/// The PCI driver. What belongs to a function is given to its device to keep: devices of the vDPA
-/// bus use it for longer than a driver's own data last.
-struct Driver;
+/// The PCI driver, and what it has of a function.
+struct Driver {
+    function: Arc<hca::Function>,
+}
 
 impl Driver {
-    fn bind(pdev: &pci::Device<Core<'_>>) -> Result {
+    fn bind(pdev: &pci::Device<Core<'_>>) -> Result<Self> {
         let chosen = hardware::Device::is_chosen(pdev);
         if !chosen && !*module_parameters::claim.value_ref() {
             // Not an error: the core asks drivers one after the other.
@@ -113,14 +115,15 @@ impl Driver {
             return Err(ENODEV);
         }
         let timeout = (*module_parameters::command_timeout_ms.value_ref()).clamp(100, 600_000);
-        let function = hca::bring_up(pdev, timeout)?;
-        devres::register(pdev.as_ref(), function, GFP_KERNEL)
+        Ok(Self {
+            function: hca::bring_up(pdev, timeout)?,
+        })
     }
 }
 
 impl pci::Driver for Driver {
     type IdInfo = ();
-    type Data<'bound> = ();
+    type Data<'bound> = Self;
 
     const ID_TABLE: pci::IdTable<Self::IdInfo> = &TABLE;
 
@@ -129,5 +132,11 @@ impl pci::Driver for Driver {
         _info: Option<&'bound Self::IdInfo>,
     ) -> impl PinInit<Self::Data<'bound>, Error> + 'bound {
         Self::bind(pdev)
+    }
+
+    fn unbind<'bound>(_pdev: &'bound pci::Device<Core<'_>>, this: Pin<&Self::Data<'bound>>) {
+        // Here, and not when the data are dropped: the device is still the driver's in all respects,
+        // with its memory mapped for it and its bridges awake.
+        this.function.end();
     }
 }

@@ -3,11 +3,14 @@
 //! Interrupts of a device.
 
 use kernel::{
+    bindings,
+    cpumask::Cpumask,
     device::{
         self,
         Bound, //
     },
     devres::Devres,
+    error::to_result,
     irq::{
         self,
         Flags,
@@ -112,8 +115,10 @@ impl<H: Handler> irq::Handler for Shared<H> {
 /// the handler to the last is given to the device after it.
 pub struct Vector<H: Handler> {
     _registration: Devres<irq::Registration<'static, Shared<H>>>,
+    index: u16,
+    irq: u32,
     /// Dropped after the handler.
-    _vectors: Arc<Vectors>,
+    vectors: Arc<Vectors>,
 }
 
 impl<H: Handler> Vector<H> {
@@ -133,7 +138,7 @@ impl<H: Handler> Vector<H> {
         if index >= vectors.len {
             return Err(EINVAL);
         }
-        let registration = vectors.device.bound(|pdev| {
+        let (registration, irq) = vectors.device.bound(|pdev| {
             // SAFETY: The handler is gone at the latest when the device is unbound, which is what
             // `Devres` is for; and before the vectors are: those were given to the device before
             // it, and are kept by `_vectors` otherwise.
@@ -155,11 +160,42 @@ impl<H: Handler> Vector<H> {
             };
             let registration = Devres::new(pdev.as_ref(), registration)?;
             spread(pdev.as_ref(), irq, index);
-            Ok(registration)
+            Ok((registration, irq))
         })?;
         Ok(Self {
             _registration: registration,
-            _vectors: vectors.clone(),
+            index,
+            irq,
+            vectors: vectors.clone(),
         })
+    }
+
+    /// The number of the interrupt in the system.
+    pub fn irq(&self) -> u32 {
+        self.irq
+    }
+
+    /// Has the interrupt raised on processors of `mask`; on one of the driver's choice with `None`,
+    /// as it was at first.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV` if the device is not bound any more, and what C reports where it cannot be chosen.
+    pub fn set_affinity(&self, mask: Option<&Cpumask>) -> Result {
+        self.vectors.device.bound(|pdev| {
+            let Some(mask) = mask else {
+                spread(pdev.as_ref(), self.irq, self.index);
+                return Ok(());
+            };
+            // SAFETY: The device is bound, and so the interrupt its own; the mask is copied.
+            to_result(unsafe { bindings::irq_set_affinity(self.irq, mask.as_raw()) })
+        })
+    }
+
+    /// Waits until a handler that runs has returned. Not to be called by the handler, nor with a lock
+    /// held that it takes.
+    pub fn synchronize(&self) {
+        // SAFETY: Any number may be asked for: where there is no such interrupt, none is waited for.
+        unsafe { bindings::synchronize_irq(self.irq) };
     }
 }

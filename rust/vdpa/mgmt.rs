@@ -10,7 +10,10 @@ use kernel::{
         self,
         Bound, //
     },
-    devres,
+    devres::{
+        self,
+        Devres, //
+    },
     error::{
         from_result,
         to_result,
@@ -276,6 +279,33 @@ pub fn register<M: Management>(
     let parent_of_all = Parent::bound(parent, module)?;
     let registration = Registration::with_parent(parent_of_all, attributes, management)?;
     devres::register(parent, registration, GFP_KERNEL)
+}
+
+/// A management device that [`attach`] registered. It ends with this value, and with the binding of
+/// its parent at the latest.
+pub struct Attached<M: Management> {
+    _registration: Devres<Registration<M>>,
+}
+
+/// As [`register`], but it lasts no longer than the value that is returned.
+///
+/// Dropped in the driver's `unbind`, that has the devices gone, and waits for their users, before
+/// anything of what they need ends.
+///
+/// # Errors
+///
+/// As [`register`].
+pub fn attach<M: Management>(
+    parent: &device::Device<Bound>,
+    attributes: Attributes,
+    management: M,
+) -> Result<Attached<M>> {
+    let module = kernel::module::this_module::<M::OwnerModule>();
+    let parent_of_all = Parent::bound(parent, module)?;
+    let registration = Registration::with_parent(parent_of_all, attributes, management)?;
+    Ok(Attached {
+        _registration: Devres::new(parent, Ok::<_, Error>(registration))?,
+    })
 }
 
 /// `VIRTIO_DEV_ANY_ID`

@@ -165,9 +165,110 @@ impl Capabilities {
         if vdpa.max_num_virtio_queues() < 2 {
             return Some("it has fewer than two virtqueues");
         }
+        if !self.general.umem_uid_0() && !self.needs_user_context() {
+            return Some("its driver cannot register memory for virtqueues");
+        }
         match &self.receive {
             Some(receive) if receive.ft_support() => None,
             _ => Some("it has no flow tables for received frames"),
         }
+    }
+}
+
+/// What network devices ask for.
+impl Capabilities {
+    /// Whether objects are to be made on behalf of a user context: the driver itself may not register
+    /// memory for them.
+    pub(crate) fn needs_user_context(&self) -> bool {
+        self.vdpa.is_some() && !self.general.umem_uid_0() && self.general.log_max_uctx() != 0
+    }
+
+    /// How many virtqueues the function can have.
+    pub(crate) fn queues(&self) -> u32 {
+        self.vdpa
+            .as_ref()
+            .map_or(0, VirtioEmulationCap::max_num_virtio_queues)
+    }
+
+    /// The features of virtqueues, bits of [`prm::cap::virtio_feature`].
+    pub(crate) fn queue_features(&self) -> u16 {
+        self.vdpa
+            .as_ref()
+            .map_or(0, VirtioEmulationCap::device_features_bits_mask)
+    }
+
+    /// Whether virtqueues may be as the standard has them since version 1.
+    pub(crate) fn version_1(&self) -> bool {
+        self.vdpa
+            .as_ref()
+            .is_some_and(VirtioEmulationCap::virtio_version_1_0)
+    }
+
+    /// Whether a virtqueue can raise an interrupt vector by itself.
+    pub(crate) fn msix_mode(&self) -> bool {
+        self.event_modes() & 1 << 2 != 0
+    }
+
+    /// Whether a virtqueue can report by a queue pair. The reference has bit 1 for it, Linux takes
+    /// bit 0.
+    pub(crate) fn qp_mode(&self) -> bool {
+        self.event_modes() & 0b11 != 0
+    }
+
+    fn event_modes(&self) -> u8 {
+        self.vdpa.as_ref().map_or(0, VirtioEmulationCap::event_mode)
+    }
+
+    /// Whether a virtqueue that was suspended can be made ready again.
+    pub(crate) fn resume(&self) -> bool {
+        self.vdpa
+            .as_ref()
+            .is_some_and(VirtioEmulationCap::freeze_to_rdy_supported)
+    }
+
+    /// Whether rings may be reached by a memory key of their own.
+    pub(crate) fn ring_key(&self) -> bool {
+        self.vdpa
+            .as_ref()
+            .is_some_and(VirtioEmulationCap::desc_group_mkey_supported)
+    }
+
+    /// Whether virtqueues can count.
+    pub(crate) fn counters(&self) -> bool {
+        self.general.general_obj_types() & 1 << (ObjectType::VIRTIO_Q_COUNTERS as u64) != 0
+    }
+
+    /// The most entries of a table of receive queues (RQT).
+    pub(crate) fn rqt_entries(&self) -> u32 {
+        1u32.checked_shl(self.general.log_max_rqt_size().into())
+            .unwrap_or(u32::MAX)
+    }
+
+    /// The bytes of the three pieces of memory that the firmware wants for a virtqueue of `size`
+    /// entries; `None` if that is no number.
+    pub(crate) fn umem_sizes(&self, size: u16) -> Option<[u64; 3]> {
+        let vdpa = self.vdpa.as_ref()?;
+        let bytes = |(each, besides): (u32, u32)| {
+            // No more than 49 bits.
+            u64::from(each) * u64::from(size) + u64::from(besides)
+        };
+        let wanted = [
+            (vdpa.umem_1_buffer_param_a(), vdpa.umem_1_buffer_param_b()),
+            (vdpa.umem_2_buffer_param_a(), vdpa.umem_2_buffer_param_b()),
+            (vdpa.umem_3_buffer_param_a(), vdpa.umem_3_buffer_param_b()),
+        ];
+        Some(wanted.map(bytes))
+    }
+
+    /// The most entries of a memory key made of others (KLM).
+    pub(crate) fn klm_entries(&self) -> u32 {
+        1u32.checked_shl(self.general.log_max_klm_list_size().into())
+            .unwrap_or(u32::MAX)
+    }
+
+    /// The most addresses in the port's list of unicast addresses.
+    pub(crate) fn unicast_list(&self) -> u32 {
+        1u32.checked_shl(self.general.log_max_current_uc_list().into())
+            .unwrap_or(u32::MAX)
     }
 }

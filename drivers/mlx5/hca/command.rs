@@ -9,6 +9,7 @@ pub(crate) mod failure;
 mod mailbox;
 pub(crate) mod queue;
 mod slots;
+mod user;
 
 use kernel::{
     alloc::AllocError,
@@ -106,11 +107,39 @@ impl Request {
         self.opcode
     }
 
+    /// Changes the fixed part of the input, if it is that of `C`: not the opcode, nor the type of
+    /// object. Returns whether it is.
+    pub(crate) fn change<C: Command>(&mut self, change: impl FnOnce(&mut C::Input)) -> bool {
+        let fixed = self.input.get_mut(..C::Input::INFO.bytes);
+        match fixed.map(C::Input::mut_from_bytes) {
+            Some(Ok(structure)) if self.opcode == C::OPCODE => {
+                change(structure);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// The same command on behalf of user context `uid`, if it is one that makes or uses what user
+    /// contexts own; 0 is the driver itself.
+    pub(crate) fn on_behalf_of(mut self, uid: u16) -> Self {
+        if user::is_owned(self.opcode) {
+            set::<InputHeader>(&mut self.input, "uid", uid.into());
+        }
+        self
+    }
+
     fn lane(&self) -> Lane {
         match self.opcode {
             Opcode::MANAGE_PAGES => Lane::Pages,
             _ => Lane::General,
         }
+    }
+}
+
+impl AsRef<Request> for Request {
+    fn as_ref(&self) -> &Request {
+        self
     }
 }
 

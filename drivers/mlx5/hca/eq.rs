@@ -3,17 +3,12 @@
 //! Event queues: what the firmware has to say by itself.
 //!
 //! An [`Eq`] is the queue in the firmware: dropping it destroys it. What its interrupt needs is in
-//! [`Events`], which a [`Line`] calls for each of its queues when its vector is raised. What
-//! an event means is the business of a [`Sink`].
+//! [`Events`], which a [`Line`] looks at when its vector is raised. What an event means is the
+//! business of a [`Sink`].
 
 pub(crate) mod ring;
 
-use hardware::{
-    Handler,
-    Memory,
-    Vector,
-    Vectors, //
-};
+use hardware::Memory;
 use kernel::{
     new_spinlock_irq,
     prelude::*,
@@ -48,6 +43,7 @@ use super::{
         Failure, //
     },
     firmware::Firmware,
+    interrupts::Line,
     registers::UAR_BYTES, //
 };
 
@@ -76,10 +72,9 @@ impl Uar {
         })
     }
 
-    /// Where in the BAR one of its doorbells is.
-    fn doorbell(&self, offset: u64) -> usize {
-        // No more than 24 bits of pages, and one page.
-        self.number as usize * UAR_BYTES + offset as usize
+    /// Its number.
+    pub(crate) fn number(&self) -> u32 {
+        self.number
     }
 }
 
@@ -111,7 +106,7 @@ struct State {
 
 impl Events {
     /// Passes on the events there are, and has the firmware interrupt for the next.
-    fn take(&self) {
+    pub(crate) fn take(&self) {
         let mut state = self.state.lock();
         let Some(eqn) = state.eqn else {
             return;
@@ -137,46 +132,6 @@ impl Events {
     }
 }
 
-/// The event queues of an interrupt vector.
-#[pin_data]
-pub(crate) struct Line {
-    /// Which vector it is.
-    index: u16,
-    #[pin]
-    queues: SpinLockIrq<KVec<Arc<Events>>>,
-}
-
-/// The most event queues of a vector.
-const QUEUES: usize = 8;
-
-impl Line {
-    /// Starts to serve vector `index`: no queue yet.
-    ///
-    /// # Errors
-    ///
-    /// As [`Vector::new`].
-    pub(crate) fn new(vectors: &Arc<Vectors>, index: u16) -> Result<(Arc<Self>, Vector<Self>)> {
-        let queues = KVec::with_capacity(QUEUES, GFP_KERNEL)?;
-        let this = Arc::pin_init(
-            pin_init!(Self {
-                index,
-                queues <- new_spinlock_irq!(queues),
-            }),
-            GFP_KERNEL,
-        )?;
-        let vector = Vector::new(vectors, index, crate::NAME, this.clone())?;
-        Ok((this, vector))
-    }
-}
-
-impl Handler for Line {
-    fn interrupt(&self) {
-        for queue in self.queues.lock().iter() {
-            queue.take();
-        }
-    }
-}
-
 /// An event queue in the firmware.
 pub(crate) struct Eq {
     events: Arc<Events>,
@@ -186,14 +141,14 @@ pub(crate) struct Eq {
 
 impl Eq {
     /// Makes a queue of `1 << log_size` entries for the types of events of which `mask` has a bit,
-    /// that interrupts by `line`.
+    /// that interrupts by `line`, and is told of by the page of doorbells `uar`.
     ///
     /// # Errors
     ///
     /// The [`Failure`] of a command, and of want of memory.
     pub(crate) fn new(
         firmware: &Arc<Firmware>,
-        uar: &Uar,
+        uar: u32,
         line: &Arc<Line>,
         log_size: u8,
         mask: u64,
@@ -215,7 +170,8 @@ impl Eq {
             pin_init!(Events {
                 firmware: firmware.clone(),
                 memory: shared,
-                arm: uar.doorbell(EQ_ARM),
+                // No more than 24 bits of pages, and one page.
+                arm: uar as usize * UAR_BYTES + EQ_ARM as usize,
                 sink,
                 state <- new_spinlock_irq!(state),
             }),
@@ -227,8 +183,8 @@ impl Eq {
             input
                 .eq_context_entry_mut()
                 .set_log_eq_size(log_size)
-                .set_uar_page(uar.number)
-                .set_intr(line.index);
+                .set_uar_page(uar)
+                .set_intr(line.number());
         };
         let mut pages = KVec::new();
         for page in 0..len.div_ceil(kernel::page::PAGE_SIZE) {
@@ -250,14 +206,14 @@ impl Eq {
             }
         };
         events.state.lock().eqn = Some(eqn);
-        // Destroyed if the line has no place for it.
+        // Destroyed if there is no memory for the line to know it.
         let this = Self {
             events,
             line: line.clone(),
             eqn,
         };
-        if line.add(&this.events).is_err() {
-            return Err(not_made(ENOSPC));
+        if line.add_events(&this.events).is_err() {
+            return Err(not_made(ENOMEM));
         }
         // Events that came meanwhile are passed on, and it is armed for others.
         this.events.take();
@@ -265,24 +221,21 @@ impl Eq {
     }
 }
 
-impl Line {
-    /// Looks at a queue from now on.
-    fn add(&self, events: &Arc<Events>) -> Result {
-        let added = self.queues.lock().push_within_capacity(events.clone());
-        Ok(added?)
+impl Eq {
+    /// Its number: `c_eqn` of completion queues.
+    pub(crate) fn number(&self) -> u8 {
+        self.eqn
     }
 
-    /// Does not look at a queue any more.
-    fn forget(&self, events: &Arc<Events>) {
-        self.queues
-            .lock()
-            .retain(|queue| !Arc::ptr_eq(queue, events));
+    /// The vector it interrupts by.
+    pub(crate) fn line(&self) -> &Arc<Line> {
+        &self.line
     }
 }
 
 impl Drop for Eq {
     fn drop(&mut self) {
-        self.line.forget(&self.events);
+        self.line.remove_events(&self.events);
         // Who is in `take` has ended when the lock can be had.
         self.events.state.lock().eqn = None;
         let firmware = &self.events.firmware;

@@ -37,6 +37,12 @@ use super::{
 };
 use crate::show::Show;
 
+/// What the firmware may use after its owner let go of it: memory, mappings, pages that are held. It
+/// is kept until the firmware is stopped, and then dropped.
+pub(crate) trait Remains: Send + Sync {}
+
+impl Remains for Memory {}
+
 /// The firmware of a function.
 #[pin_data]
 pub(crate) struct Firmware {
@@ -50,7 +56,7 @@ pub(crate) struct Firmware {
     /// Whether something in the firmware could not be ended.
     unclean: Atomic<bool>,
     #[pin]
-    buried: Mutex<KVec<Arc<Memory>>>,
+    buried: Mutex<KVec<Arc<dyn Remains>>>,
 }
 
 impl Firmware {
@@ -136,8 +142,18 @@ impl Firmware {
         room: usize,
     ) -> Result<Reply, Failure> {
         let request = Request::with_tail::<C>(fill, tail, room)?;
-        let outcome = self.execute_all(&[request])?.into_iter().next();
-        outcome.unwrap_or(Err(Reason::Garbled.of(C::OPCODE)))
+        self.execute_request(&request)
+    }
+
+    /// Has one command executed that is there already.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::execute`].
+    pub(crate) fn execute_request(&self, request: &Request) -> Outcome {
+        let outcomes = self.execute_all(core::slice::from_ref(request))?;
+        let nothing = Reason::Garbled.of(request.opcode());
+        outcomes.into_iter().next().unwrap_or(Err(nothing))
     }
 
     /// Has many commands executed at once, in no order. Returns the outcome of each.
@@ -145,7 +161,10 @@ impl Firmware {
     /// # Errors
     ///
     /// A [`Failure`] without memory for outcomes; none was executed then.
-    pub(crate) fn execute_all(&self, requests: &[Request]) -> Result<KVec<Outcome>, Failure> {
+    pub(crate) fn execute_all<R: AsRef<Request>>(
+        &self,
+        requests: &[R],
+    ) -> Result<KVec<Outcome>, Failure> {
         let outcomes = self.queue.execute(requests)?;
         let is_late = |outcome: &Outcome| {
             outcome
@@ -185,17 +204,29 @@ impl Firmware {
         }
     }
 
-    /// Keeps memory that the firmware may still use, until it is stopped.
-    pub(crate) fn bury(&self, memory: Arc<Memory>) {
+    /// Keeps what the firmware may still use, until it is stopped.
+    pub(crate) fn bury(&self, what: Arc<dyn Remains>) {
         self.distrust();
         let mut buried = self.buried.lock();
         if buried.reserve(1, GFP_KERNEL).is_err() {
             // Better lost for good than used twice.
-            core::mem::forget(memory);
+            core::mem::forget(what);
             return;
         }
         // There is room now.
-        let _ = buried.push_within_capacity(memory);
+        let _ = buried.push_within_capacity(what);
+    }
+
+    /// As [`Self::bury`], many at once.
+    pub(crate) fn bury_all(&self, all: KVec<Arc<dyn Remains>>) {
+        for what in all {
+            self.bury(what);
+        }
+    }
+
+    /// Returns whether nothing is asked of it any more.
+    pub(crate) fn is_dead(&self) -> bool {
+        self.queue.is_dead()
     }
 
     /// Keeps the firmware from using memory, if it may do so yet.

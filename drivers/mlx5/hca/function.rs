@@ -14,18 +14,17 @@
 //!
 //! One thread looks at the firmware every second, and takes it down and brings it up again.
 
-use hardware::{
-    Device,
-    Vector,
-    Vectors, //
-};
+use hardware::Device;
 use kernel::{
-    cpu::nr_cpu_ids,
     device::Core,
     new_mutex,
     pci,
     prelude::*,
     sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
         Arc,
         Mutex,
         SetOnce, //
@@ -37,7 +36,13 @@ use vdpa::worker::{
 };
 
 use super::{
-    eq::Line,
+    clients::{
+        Client,
+        Clients,
+        Membership, //
+    },
+    command::Failure,
+    era::Era,
     health::{
         pulse::{
             Death,
@@ -47,8 +52,16 @@ use super::{
         PERIOD, //
     },
     init_segment::InitSegment,
+    interrupts::{
+        self,
+        Interrupts,
+        Taken, //
+    },
     registers::Registers,
-    running::Running, //
+    running::{
+        Running,
+        Trouble, //
+    }, //
 };
 use crate::show::Show;
 
@@ -58,36 +71,34 @@ const ATTEMPTS: u32 = 5;
 /// How many looks a firmware has to be well again, for each attempt: a reset takes a minute.
 const LOOKS: u32 = 120;
 
-/// The vector of what is neither a completion nor of a virtqueue.
-const ASYNC_VECTOR: u16 = 0;
-
-/// The most vectors of a function: each virtqueue may have one.
-const MAX_VECTORS: u16 = 64;
-
-/// A function. It belongs to its device, which drops it when it is unbound.
+/// A function, from the binding of its device to its end.
+///
+/// It outlives the lives of its firmware: who needs that asks for the [`Era`] of the time.
+#[pin_data(PinnedDrop)]
 pub(crate) struct Function {
-    /// Dropped first: nothing is brought up behind its end.
-    _worker: Worker,
-    _life: Arc<Life>,
+    /// `None` behind the end: nothing is brought up any more.
+    #[pin]
+    worker: Mutex<Option<Worker>>,
+    life: Arc<Life>,
 }
 
 /// What the thread looks after.
-///
-/// Interrupts belong to it, not to the firmware that runs: vectors that are taken after the device
-/// was given the function to keep are gone before that is released, and the firmware would be taken
-/// down without.
 #[pin_data]
 struct Life {
-    /// Dropped first. Held over commands: only this thread, and whoever begins and ends its work,
-    /// takes it.
+    /// Held over commands: only this thread, and whoever begins and ends its work, takes it.
     #[pin]
     state: Mutex<State>,
-    line: Arc<Line>,
-    _vector: Vector<Line>,
+    /// The firmware that runs, for others.
+    #[pin]
+    era: Mutex<Option<Arc<Era>>>,
+    clients: Arc<Clients>,
+    interrupts: Arc<Interrupts>,
     device: Arc<Device>,
     registers: Arc<Registers>,
     segment: InitSegment,
     timeout_ms: u32,
+    /// Whether somebody wants the firmware taken down and brought up again.
+    wanted_anew: Atomic<bool>,
     /// By which the thread is woken again.
     handle: SetOnce<worker::Handle>,
 }
@@ -107,22 +118,20 @@ enum State {
 /// # Errors
 ///
 /// What the failure of a command is as a number; what C reports otherwise.
-pub(crate) fn bring_up(pdev: &pci::Device<Core<'_>>, timeout_ms: u32) -> Result<Function> {
+pub(crate) fn bring_up(pdev: &pci::Device<Core<'_>>, timeout_ms: u32) -> Result<Arc<Function>> {
     let device = Device::enable::<64>(pdev)?;
     let registers = Registers::map(pdev)?;
     let segment = InitSegment::new(&registers);
     segment.wait().inspect_err(|_| {
         dev_err!(pdev, "the firmware does not start\n");
     })?;
-    // One for each processor, and one for what is not of virtqueues.
-    let most = (nr_cpu_ids() + 1).min(MAX_VECTORS.into()) as u16;
-    let (line, vector) = Vectors::new(&device, 1, most)
-        .and_then(|vectors| Line::new(&vectors, ASYNC_VECTOR))
-        .inspect_err(|error| {
-            dev_err!(pdev, "no interrupt vector: error {}\n", -error.to_errno());
-        })?;
+    let interrupts = Interrupts::new(&device, interrupts::MOST).inspect_err(|error| {
+        dev_err!(pdev, "no interrupt vector: error {}\n", -error.to_errno());
+    })?;
+    let clients = Clients::new()?;
     let version = segment.version();
-    let running = Running::new(&device, &registers, &line, timeout_ms).map_err(|trouble| {
+    let line = interrupts.shared()?;
+    let running = Running::new(&device, &registers, line, timeout_ms).map_err(|trouble| {
         dev_err!(
             pdev,
             "firmware {}: bring-up failed: {}\n",
@@ -131,16 +140,19 @@ pub(crate) fn bring_up(pdev: &pci::Device<Core<'_>>, timeout_ms: u32) -> Result<
         );
         Error::from(trouble)
     })?;
+    let era = running.era().clone();
     let state = State::Running(running, Watch::new());
     let life = Arc::pin_init(
         pin_init!(Life {
             state <- new_mutex!(state),
-            line,
-            _vector: vector,
+            era <- new_mutex!(Some(era)),
+            clients,
+            interrupts,
             device,
             registers,
             segment,
             timeout_ms,
+            wanted_anew: Atomic::new(false),
             handle: SetOnce::new(),
         }),
         GFP_KERNEL,
@@ -148,10 +160,74 @@ pub(crate) fn bring_up(pdev: &pci::Device<Core<'_>>, timeout_ms: u32) -> Result<
     let worker = Worker::new(c"mlx5-vdpa-health", life.clone())?;
     life.handle.populate(worker.handle());
     worker.handle().queue_after(PERIOD);
-    Ok(Function {
-        _worker: worker,
-        _life: life,
-    })
+    Arc::pin_init(
+        pin_init!(Function {
+            worker <- new_mutex!(Some(worker)),
+            life,
+        }),
+        GFP_KERNEL,
+    )
+}
+
+impl Function {
+    /// The firmware that runs; `None` while there is none.
+    pub(crate) fn era(&self) -> Option<Arc<Era>> {
+        self.life.era.lock().clone()
+    }
+
+    /// Tells `client` of the firmware's death and life from now on, until the membership is dropped.
+    ///
+    /// Firmware that died before is not told of: who has an era looks behind this whether it [is
+    /// over](Era::is_over).
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn join(&self, client: Arc<dyn Client>) -> Result<Membership> {
+        Clients::join(&self.life.clients, client)
+    }
+
+    /// An interrupt vector that nobody else has, or one that is shared if all are taken.
+    pub(crate) fn take_vector(&self) -> Taken {
+        Interrupts::take(&self.life.interrupts)
+    }
+
+    /// The function's device, as what messages are about as well.
+    pub(crate) fn device(&self) -> &Arc<Device> {
+        &self.life.device
+    }
+
+    /// Takes the firmware down and brings it up again, as if it had died. For who could not take
+    /// something away. Returns at once.
+    pub(crate) fn recover(&self, why: &Failure) {
+        let device: &Device = &self.life.device;
+        dev_err!(device, "the firmware is started anew: {}\n", Show(why));
+        self.life.wanted_anew.store(true, Relaxed);
+        if let Some(handle) = self.life.handle.as_ref() {
+            handle.queue();
+        }
+    }
+
+    /// Takes the firmware down for good. Its users are gone.
+    ///
+    /// May be called more than once.
+    pub(crate) fn end(&self) {
+        // First: nothing is brought up behind the end.
+        let worker = self.worker.lock().take();
+        drop(worker);
+        let era = self.life.era.lock().take();
+        drop(era);
+        let mut state = self.life.state.lock();
+        // What runs ends before something else takes its place.
+        *state = State::GivenUp;
+    }
+}
+
+#[pinned_drop]
+impl PinnedDrop for Function {
+    fn drop(self: Pin<&mut Self>) {
+        self.end();
+    }
 }
 
 impl worker::Run for Life {
@@ -160,6 +236,7 @@ impl worker::Run for Life {
         if let Some(next) = self.next(&mut state) {
             // What runs ends before something else takes its place.
             *state = next;
+            self.show(&state);
         }
         if let (State::Running(..) | State::Waiting { .. }, Some(handle)) =
             (&*state, self.handle.as_ref())
@@ -174,12 +251,19 @@ impl Life {
     fn next(&self, state: &mut State) -> Option<State> {
         match state {
             State::Running(running, watch) => {
-                let death = self.judge(watch.look(&self.segment))?;
+                let death = self.judge(watch.look(&self.segment));
+                let wanted_anew = self.wanted_anew.xchg(false, Relaxed);
+                if death.is_none() && !wanted_anew {
+                    return None;
+                }
                 // No command is waited for from here on, and what the firmware has ends unasked.
                 running.firmware().distrust();
                 running.firmware().queue().kill();
+                let era = self.era.lock().take();
+                drop(era);
+                self.clients.each(|client| client.died());
                 // What was pulled out comes back as another device.
-                Some(if death == Death::Gone {
+                Some(if death == Some(Death::Gone) {
                     State::GivenUp
                 } else {
                     State::Waiting {
@@ -194,7 +278,14 @@ impl Life {
                     return (*looks >= LOOKS).then(|| self.give_up());
                 }
                 self.device.start_dma();
-                match Running::new(&self.device, &self.registers, &self.line, self.timeout_ms) {
+                let running = self
+                    .interrupts
+                    .shared()
+                    .map_err(|error| Trouble::System("interrupt vector", error))
+                    .and_then(|line| {
+                        Running::new(&self.device, &self.registers, line, self.timeout_ms)
+                    });
+                match running {
                     Ok(running) => Some(State::Running(running, Watch::new())),
                     Err(trouble) => {
                         let device: &Device = &self.device;
@@ -206,6 +297,16 @@ impl Life {
                 }
             }
             State::GivenUp => None,
+        }
+    }
+
+    /// Shows others the firmware that lives again.
+    fn show(&self, state: &State) {
+        if let State::Running(running, _) = state {
+            let era = running.era();
+            let none = self.era.lock().replace(era.clone());
+            drop(none);
+            self.clients.each(|client| client.lives(era));
         }
     }
 

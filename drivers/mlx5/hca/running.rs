@@ -21,6 +21,8 @@ use prm::{
         EventType, //
     },
     hca::{
+        CreateUctx,
+        DestroyUctx,
         DisableHca,
         EnableHca,
         InitHca,
@@ -30,6 +32,7 @@ use prm::{
         TeardownHca,
         TeardownProfile, //
     },
+    mkey::QuerySpecialContexts,
     page::PagesWanted,
     uar::AllocUar,
     Command,
@@ -57,12 +60,14 @@ use super::{
     },
     eq::{
         Eq,
-        Line,
         Sink,
         Uar, //
     },
+    era::Era,
+    events::Listeners,
     firmware::Firmware,
     init_segment::InitSegment,
+    interrupts::Line,
     pages::Pages,
     registers::Registers, //
 };
@@ -79,18 +84,57 @@ const LOG_ASYNC: u8 = 8;
 
 /// Firmware that runs. Field order is the order of teardown.
 pub(crate) struct Running {
+    era: EraEnd,
     _in_use: InUse,
     _page_work: Worker,
     _async_events: Eq,
     _command_events: CommandEvents,
+    _user: Option<UserContext>,
     _uar: Uar,
-    _capabilities: KBox<Capabilities>,
     _started: Started,
     _enabled: Enabled,
     _stop: Stop,
     // What the firmware was given, last of all.
     _pages: Arc<Pages>,
     firmware: Arc<Firmware>,
+}
+
+/// What others see of the firmware ends with it.
+struct EraEnd(Arc<Era>);
+
+impl Drop for EraEnd {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
+/// A user context, on whose behalf objects are made where the driver itself may not.
+struct UserContext {
+    firmware: Arc<Firmware>,
+    uid: u16,
+}
+
+/// In the capabilities of a user context: it may send frames.
+const RAW_TX: u32 = 1 << 0;
+
+impl UserContext {
+    fn new(firmware: &Arc<Firmware>) -> Result<Self, Failure> {
+        let reply = firmware.execute::<CreateUctx>(|input| {
+            input.uctx_mut().set_cap(RAW_TX);
+        })?;
+        Ok(Self {
+            firmware: firmware.clone(),
+            uid: reply.read::<CreateUctx>()?.0.uid(),
+        })
+    }
+}
+
+impl Drop for UserContext {
+    fn drop(&mut self) {
+        self.firmware.end::<DestroyUctx>(|input| {
+            input.set_uid(self.uid);
+        });
+    }
 }
 
 /// The firmware is used.
@@ -178,11 +222,24 @@ impl worker::Run for PageWork {
 struct Events {
     pages: Arc<Pages>,
     page_work: worker::Handle,
+    listeners: Arc<Listeners>,
 }
+
+/// The events that are asked for beside those of commands and completions.
+const ASYNC: [EventType; 7] = [
+    EventType::PAGE_REQUEST,
+    EventType::PORT_CHANGE,
+    EventType::OBJECT_CHANGE,
+    EventType::CQ_ERROR,
+    EventType::WQ_CATAS_ERROR,
+    EventType::WQ_INVAL_REQ_ERROR,
+    EventType::WQ_ACCESS_ERROR,
+];
 
 impl Sink for Events {
     fn event(&self, entry: &Eqe) {
         if entry.event_type() != Ok(EventType::PAGE_REQUEST) {
+            self.listeners.tell(entry);
             return;
         }
         if let Some((request, _)) = EqePageReq::split(entry.data()) {
@@ -291,22 +348,41 @@ impl Running {
         let inquiry = inquire(&firmware, chosen.groups)?;
         let uar = inquiry.uar;
         let capabilities = inquiry.capabilities;
+        let user = capabilities
+            .needs_user_context()
+            .then(|| UserContext::new(&firmware))
+            .transpose()?;
 
         let queue = firmware.queue();
         let commands = mask(&[EventType::CMD]);
-        let eq = Eq::new(&firmware, &uar, line, LOG_COMMANDS, commands, queue.clone())?;
+        let eq = Eq::new(
+            &firmware,
+            uar.number(),
+            line,
+            LOG_COMMANDS,
+            commands,
+            queue.clone(),
+        )?;
         let command_events = CommandEvents::new(queue, eq);
 
         let no_memory = |error: AllocError| Trouble::System("memory", error.into());
+        let listeners = Listeners::new().map_err(Trouble::no("memory"))?;
         let work = Arc::new(PageWork(pages.clone()), GFP_KERNEL).map_err(no_memory)?;
         let page_work = Worker::new(c"mlx5-vdpa-pages", work).map_err(Trouble::no("thread"))?;
         let events = Events {
             pages: pages.clone(),
             page_work: page_work.handle(),
+            listeners: listeners.clone(),
         };
         let events = Arc::new(events, GFP_KERNEL).map_err(no_memory)?;
-        let types = mask(&[EventType::PAGE_REQUEST]);
-        let async_events = Eq::new(&firmware, &uar, line, LOG_ASYNC, types, events)?;
+        let async_events = Eq::new(
+            &firmware,
+            uar.number(),
+            line,
+            LOG_ASYNC,
+            mask(&ASYNC),
+            events,
+        )?;
 
         let obstacle = capabilities.obstacle();
         dev_info!(
@@ -317,13 +393,23 @@ impl Running {
             pages.count(),
             obstacle.unwrap_or("ready")
         );
+        let era = Era::new(
+            &firmware,
+            capabilities,
+            inquiry.null_mkey,
+            user.as_ref().map_or(0, |user| user.uid),
+            uar.number(),
+            listeners,
+        )
+        .map_err(Trouble::no("memory"))?;
         Ok(Self {
+            era: EraEnd(era),
             _in_use: InUse::new(&firmware),
             _page_work: page_work,
             _async_events: async_events,
             _command_events: command_events,
+            _user: user,
             _uar: uar,
-            _capabilities: capabilities,
             _started: started,
             _enabled: enabled,
             _stop: stop,
@@ -337,6 +423,11 @@ impl Running {
     /// The firmware.
     pub(crate) fn firmware(&self) -> &Arc<Firmware> {
         &self.firmware
+    }
+
+    /// What others see of it.
+    pub(crate) fn era(&self) -> &Arc<Era> {
+        &self.era.0
     }
 }
 
@@ -379,9 +470,10 @@ impl fmt::Display for Board {
 
 /// What a started function is asked, and given, all at once.
 struct Inquiry {
-    capabilities: KBox<Capabilities>,
+    capabilities: Arc<Capabilities>,
     board: Board,
     uar: Uar,
+    null_mkey: u32,
 }
 
 /// Asks a started function all that does not depend on an answer, at once.
@@ -397,6 +489,7 @@ fn inquire(firmware: &Arc<Firmware>, groups: Groups) -> Result<Inquiry, Trouble>
     };
     ask(Request::new::<AllocUar>(|_| {}))?;
     ask(Request::new::<QueryAdapter>(|_| {}))?;
+    ask(Request::new::<QuerySpecialContexts>(|_| {}))?;
     ask(capability::query(CapType::GENERAL, CapMode::GET_CUR))?;
     if groups.vdpa {
         ask(capability::query(CapType::VDPA_EMULATION, CapMode::GET_CUR))?;
@@ -415,15 +508,18 @@ fn inquire(firmware: &Arc<Firmware>, groups: Groups) -> Result<Inquiry, Trouble>
     let adapter = next()?;
     let board = adapter.read::<QueryAdapter>()?.0.query_adapter_struct();
     let board = Board(*board.vsd_contd_psid());
+    let special = next()?;
+    let null_mkey = special.read::<QuerySpecialContexts>()?.0.null_mkey();
     let general = next();
     let vdpa = groups.vdpa.then(&mut next);
     let flow_table = groups.flow_table.then(&mut next);
     let capabilities = Capabilities::new(general, vdpa, flow_table)?;
-    let capabilities = KBox::new(capabilities, GFP_KERNEL)
+    let capabilities = Arc::new(capabilities, GFP_KERNEL)
         .map_err(|error| Trouble::System("memory", error.into()))?;
     Ok(Inquiry {
         capabilities,
         board,
         uar,
+        null_mkey,
     })
 }

@@ -229,14 +229,17 @@ impl Queue {
     /// # Errors
     ///
     /// A [`Failure`] of the first command if there is no memory for outcomes: none was sent then.
-    pub(crate) fn execute(&self, requests: &[Request]) -> Result<KVec<Outcome>, Failure> {
-        let Some(first) = requests.first() else {
+    pub(crate) fn execute<R: AsRef<Request>>(
+        &self,
+        requests: &[R],
+    ) -> Result<KVec<Outcome>, Failure> {
+        let Some(first) = requests.first().map(AsRef::as_ref) else {
             return Ok(KVec::new());
         };
         let opcode = first.opcode();
         let no_memory = |error: AllocError| not_sent(Error::from(error)).of(opcode);
         let mut outcomes = KVec::with_capacity(requests.len(), GFP_KERNEL).map_err(no_memory)?;
-        for request in requests {
+        for request in requests.iter().map(AsRef::as_ref) {
             // To be replaced by what happens.
             let nothing = Reason::Dead.of(request.opcode());
             outcomes.push(Err(nothing), GFP_KERNEL).map_err(no_memory)?;
@@ -244,7 +247,7 @@ impl Queue {
         let most = requests.len().min(32);
         let mut flights = KVec::with_capacity(most, GFP_KERNEL).map_err(no_memory)?;
 
-        let mut waiting = requests.iter().enumerate().peekable();
+        let mut waiting = requests.iter().map(AsRef::as_ref).enumerate().peekable();
         loop {
             let mut rung = 0u32;
             while let Some((index, request)) = waiting.peek().copied() {
@@ -497,7 +500,12 @@ impl Queue {
     }
 
     /// Takes the outcomes of flights that have ended.
-    fn land(&self, requests: &[Request], flights: &mut KVec<Flight>, outcomes: &mut [Outcome]) {
+    fn land<R: AsRef<Request>>(
+        &self,
+        requests: &[R],
+        flights: &mut KVec<Flight>,
+        outcomes: &mut [Outcome],
+    ) {
         let (done, dead) = {
             let state = self.state.lock();
             (state.slots.done(), state.dead)
@@ -515,6 +523,7 @@ impl Queue {
             };
             let Some((request, outcome)) = requests
                 .get(flight.index)
+                .map(AsRef::as_ref)
                 .zip(outcomes.get_mut(flight.index))
             else {
                 return;

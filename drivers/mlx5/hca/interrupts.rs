@@ -1,0 +1,320 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The function's interrupt vectors.
+//!
+//! All of them are requested when the device is bound, and released when its users are gone: one
+//! that was requested later would be released earlier, under a guest that runs. A vector is a
+//! [`Line`]: it serves event queues, virtqueues, or both.
+//!
+//! Vector 0 is that of the firmware's own events. The others are [taken](Interrupts::take) by who
+//! wants one for himself; when there are none left, vector 0 is shared.
+
+use hardware::{
+    Device,
+    Handler,
+    Vector,
+    Vectors, //
+};
+use kernel::{
+    cpumask::Cpumask,
+    new_spinlock_irq,
+    prelude::*,
+    sync::{
+        Arc,
+        SpinLockIrq, //
+    }, //
+};
+use vdpa::Callbacks;
+
+use super::eq::Events;
+
+/// The most vectors of a function: the bits of [`Free`].
+pub(crate) const MOST: u16 = 64;
+
+/// The vector of what the firmware has to say by itself, and of who shares one.
+const SHARED: u16 = 0;
+
+/// What a vector serves.
+enum Served {
+    /// An event queue.
+    Events(Arc<Events>),
+    /// A virtqueue that interrupts by itself, by its number in its device.
+    Queue(Arc<Callbacks>, u16),
+}
+
+impl Served {
+    fn is_queue(&self, callbacks: &Arc<Callbacks>, queue: u16) -> bool {
+        match self {
+            Self::Queue(other, number) => *number == queue && Arc::ptr_eq(other, callbacks),
+            Self::Events(_) => false,
+        }
+    }
+}
+
+/// A vector, and what it serves.
+#[pin_data]
+pub(crate) struct Line {
+    index: u16,
+    #[pin]
+    served: SpinLockIrq<KVec<Served>>,
+}
+
+impl Line {
+    fn new(index: u16) -> Result<Arc<Self>> {
+        Arc::pin_init(
+            pin_init!(Self {
+                index,
+                served <- new_spinlock_irq!(KVec::new()),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// Its number in the table of vectors: `intr` of an event queue, `event_qpn_or_msix` of a
+    /// virtqueue.
+    pub(crate) fn number(&self) -> u16 {
+        self.index
+    }
+
+    /// Serves something more from now on.
+    fn add(&self, served: Served) -> Result {
+        loop {
+            let (capacity, len) = {
+                let mut all = self.served.lock();
+                if all.len() < all.capacity() {
+                    return Ok(all.push_within_capacity(served)?);
+                }
+                (all.capacity(), all.len())
+            };
+            // Where one may sleep; and the old memory is freed there as well.
+            let mut larger = KVec::with_capacity(len + 4, GFP_KERNEL)?;
+            let mut all = self.served.lock();
+            if all.capacity() == capacity {
+                for old in all.drain_all() {
+                    // There is room for more.
+                    let _ = larger.push_within_capacity(old);
+                }
+                core::mem::swap(&mut *all, &mut larger);
+            }
+            drop(all);
+        }
+    }
+
+    /// Serves something not any more. What runs has ended when this returns.
+    fn remove(&self, is_it: impl Fn(&Served) -> bool) {
+        let mut all = self.served.lock();
+        let Some(at) = all.iter().position(is_it) else {
+            return;
+        };
+        let removed = all.remove(at);
+        drop(all);
+        // Dropped without the lock.
+        drop(removed);
+    }
+
+    /// Looks at an event queue from now on.
+    pub(crate) fn add_events(&self, events: &Arc<Events>) -> Result {
+        self.add(Served::Events(events.clone()))
+    }
+
+    /// Does not look at an event queue any more.
+    pub(crate) fn remove_events(&self, events: &Arc<Events>) {
+        self.remove(|served| match served {
+            Served::Events(other) => Arc::ptr_eq(other, events),
+            Served::Queue(..) => false,
+        });
+    }
+
+    /// Looks at all event queues, as if the vector was raised. Any context.
+    pub(crate) fn look(&self) {
+        for served in self.served.lock().iter() {
+            if let Served::Events(events) = served {
+                events.take();
+            }
+        }
+    }
+}
+
+impl Handler for Line {
+    fn interrupt(&self) {
+        for served in self.served.lock().iter() {
+            match served {
+                Served::Events(events) => events.take(),
+                Served::Queue(callbacks, queue) => callbacks.queue(*queue),
+            }
+        }
+    }
+}
+
+/// Which vectors nobody has: a bit for each.
+#[derive(Clone, Copy, Debug)]
+struct Free(u64);
+
+impl Free {
+    /// All but the shared one, of `count`.
+    fn new(count: u16) -> Self {
+        let all = 1u64
+            .checked_shl(count.into())
+            .map_or(u64::MAX, |end| end - 1);
+        Self(all & !(1 << SHARED))
+    }
+
+    fn take(&mut self) -> Option<u16> {
+        let bit = self.0 & self.0.wrapping_neg();
+        self.0 &= !bit;
+        (bit != 0).then(|| bit.trailing_zeros() as u16)
+    }
+
+    fn put_back(&mut self, index: u16) {
+        self.0 |= 1 << index;
+    }
+}
+
+/// A vector, with what is called when it is raised.
+struct Requested {
+    line: Arc<Line>,
+    vector: Vector<Line>,
+}
+
+/// The vectors of a function.
+#[pin_data]
+pub(crate) struct Interrupts {
+    all: KVec<Requested>,
+    #[pin]
+    free: SpinLockIrq<Free>,
+}
+
+impl Interrupts {
+    /// Requests up to `most` vectors, and one at least.
+    ///
+    /// # Errors
+    ///
+    /// As [`Vectors::new`] and [`Vector::new`].
+    pub(crate) fn new(device: &Arc<Device>, most: u16) -> Result<Arc<Self>> {
+        let vectors = Vectors::new(device, 1, most.clamp(1, MOST))?;
+        let mut all = KVec::with_capacity(vectors.len().into(), GFP_KERNEL)?;
+        for index in 0..vectors.len() {
+            let line = Line::new(index)?;
+            let vector = Vector::new(&vectors, index, crate::NAME, line.clone())?;
+            all.push(Requested { line, vector }, GFP_KERNEL)?;
+        }
+        let free = Free::new(vectors.len());
+        Arc::pin_init(
+            pin_init!(Self {
+                all,
+                free <- new_spinlock_irq!(free),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// How many vectors there are, the shared one among them.
+    pub(crate) fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    /// The line of the firmware's own events.
+    ///
+    /// # Errors
+    ///
+    /// None: there is one vector at least.
+    pub(crate) fn shared(&self) -> Result<&Arc<Line>> {
+        let requested = self.all.get(usize::from(SHARED)).ok_or(ENODEV)?;
+        Ok(&requested.line)
+    }
+
+    /// A vector that nobody else has, or the shared one if all are taken.
+    pub(crate) fn take(this: &Arc<Self>) -> Taken {
+        let index = this.free.lock().take();
+        Taken {
+            interrupts: this.clone(),
+            index,
+            served: None,
+        }
+    }
+}
+
+/// A vector for a virtqueue or an event queue. Dropped, it serves that no longer, and is free again
+/// when a handler that runs has returned.
+pub(crate) struct Taken {
+    interrupts: Arc<Interrupts>,
+    /// `None` for the shared one.
+    index: Option<u16>,
+    served: Option<(Arc<Callbacks>, u16)>,
+}
+
+impl Taken {
+    fn requested(&self) -> Option<&Requested> {
+        let index = self.index.unwrap_or(SHARED);
+        self.interrupts.all.get(usize::from(index))
+    }
+
+    /// Its line.
+    ///
+    /// # Errors
+    ///
+    /// None: what was taken is there.
+    pub(crate) fn line(&self) -> Result<&Arc<Line>> {
+        Ok(&self.requested().ok_or(ENODEV)?.line)
+    }
+
+    /// Its number in the table of vectors: `event_qpn_or_msix` of a virtqueue.
+    pub(crate) fn number(&self) -> u16 {
+        self.index.unwrap_or(SHARED)
+    }
+
+    /// The interrupt's number in the system, if nobody else has the vector: for `get_vq_irq`, by
+    /// which others may have it delivered to a guest directly.
+    pub(crate) fn irq(&self) -> Option<u32> {
+        self.index?;
+        Some(self.requested()?.vector.irq())
+    }
+
+    /// Has the vector fire the callback of virtqueue `queue`, instead of what it did for this value
+    /// before.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn serve(&mut self, callbacks: &Arc<Callbacks>, queue: u16) -> Result {
+        self.release();
+        self.line()?.add(Served::Queue(callbacks.clone(), queue))?;
+        self.served = Some((callbacks.clone(), queue));
+        Ok(())
+    }
+
+    fn release(&mut self) {
+        if let (Some((callbacks, queue)), Ok(line)) = (self.served.take(), self.line()) {
+            line.remove(|served| served.is_queue(&callbacks, queue));
+        }
+    }
+
+    /// Has the interrupt raised on processors of `mask`; on one of the driver's choice with `None`.
+    /// That of the shared vector stays where it is.
+    ///
+    /// # Errors
+    ///
+    /// As [`Vector::set_affinity`].
+    pub(crate) fn set_affinity(&self, mask: Option<&Cpumask>) -> Result {
+        match (self.index, self.requested()) {
+            (Some(_), Some(requested)) => requested.vector.set_affinity(mask),
+            _ => Ok(()),
+        }
+    }
+
+    /// Waits until a handler that runs has returned. Not with a lock held that the callbacks take.
+    pub(crate) fn synchronize(&self) {
+        if let Some(requested) = self.requested() {
+            requested.vector.synchronize();
+        }
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        self.release();
+        if let Some(index) = self.index {
+            self.interrupts.free.lock().put_back(index);
+        }
+    }
+}
