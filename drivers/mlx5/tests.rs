@@ -16,14 +16,21 @@ mod ring;
 mod slots;
 
 mod net {
+    pub(crate) mod map {
+        pub(crate) mod extent;
+        pub(crate) mod plan;
+    }
     pub(crate) mod queue {
         pub(crate) mod fields;
     }
     pub(crate) mod wire {
+        pub(crate) mod key;
         pub(crate) mod queue;
         pub(crate) mod umem;
     }
 }
 
+#[path = "tests/map.rs"]
+mod maps;
 #[path = "tests/queue.rs"]
 mod queues;

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Ranges of an address space, and where they lead.
+
+/// The logarithm of the size that addresses and lengths are multiples of: the smallest page of a
+/// key.
+pub(crate) const PAGE_SHIFT: u32 = 12;
+
+/// What the device may do to memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Rights {
+    /// The device may read.
+    pub(crate) read: bool,
+    /// The device may write.
+    pub(crate) write: bool,
+}
+
+/// Bytes that follow each other for the driver and on the bus, all with the same rights.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Run {
+    /// The first IO virtual address.
+    pub(crate) iova: u64,
+    /// The number of bytes.
+    pub(crate) size: u64,
+    /// The bus address of the first one.
+    pub(crate) bus: u64,
+    /// What may be done to them.
+    pub(crate) rights: Rights,
+}
+
+impl Run {
+    /// The IO virtual address behind the last byte.
+    pub(crate) fn end(&self) -> u64 {
+        self.iova + self.size
+    }
+
+    /// Whether an address leads the same way by both, if it is in both.
+    pub(crate) fn agrees(&self, other: &Self) -> bool {
+        self.rights == other.rights && self.distance() == other.distance()
+    }
+
+    /// The part of the run between two addresses that are in it.
+    pub(crate) fn part(&self, iova: u64, end: u64) -> Self {
+        Self {
+            iova,
+            size: end - iova,
+            bus: self.bus + (iova - self.iova),
+            ..*self
+        }
+    }
+
+    /// The logarithm of the largest page that could be at any address of the run.
+    pub(crate) fn log_page(&self) -> u32 {
+        self.distance().trailing_zeros()
+    }
+
+    /// From an IO virtual address to a bus address.
+    pub(crate) fn distance(&self) -> u64 {
+        self.bus.wrapping_sub(self.iova)
+    }
+
+    /// Whether it is what this file says.
+    fn is_good(&self) -> bool {
+        let mask = (1 << PAGE_SHIFT) - 1;
+        (self.iova | self.size | self.bus) & mask == 0
+            && self.size != 0
+            && self.iova.checked_add(self.size).is_some()
+            && self.bus.checked_add(self.size).is_some()
+            && (self.rights.read || self.rights.write)
+    }
+}
+
+/// Runs in order of address, none of which overlap.
+///
+/// Each begins and ends at pages, is not empty, does not wrap around and may be used for something.
+#[derive(Clone, Copy)]
+pub(crate) struct Runs<'a>(&'a [Run]);
+
+impl<'a> Runs<'a> {
+    /// Makes sure that `runs` are such. Returns `None` if they are not.
+    pub(crate) fn check(runs: &'a [Run]) -> Option<Self> {
+        let mut end = 0;
+        for run in runs {
+            if !run.is_good() || run.iova < end {
+                return None;
+            }
+            end = run.end();
+        }
+        Some(Self(runs))
+    }
+
+    /// The runs.
+    pub(crate) fn get(&self) -> &'a [Run] {
+        self.0
+    }
+}
