@@ -21,7 +21,8 @@ use virtio::{
             Command,
             CommandError,
             Context, //
-        }, //
+        },
+        filter::MAC_TABLE_LEN, //
     },
     ring::{
         Chain,
@@ -46,7 +47,7 @@ use crate::{
 
 /// Bytes of a command that are read. Longer ones are address tables, of which it is enough to know
 /// that they are long.
-const COMMAND_LEN: usize = 2 + 2 * (4 + 6 * crate::filter::MAC_TABLE_LEN);
+const COMMAND_LEN: usize = 2 + 2 * (4 + 6 * MAC_TABLE_LEN);
 
 /// Commands that are served in one turn.
 const COMMANDS: usize = 64;

@@ -19,25 +19,22 @@
 
 use core::ops::DerefMut;
 
+use virtio::net::{
+    is_station_address,
+    MacAddress as Mac, //
+};
+
 use crate::owners::{
     Own,
     Owner,
     Owners, //
 };
 
-/// A MAC address in transmission order.
-pub(crate) type Mac = [u8; 6];
-
 /// Number of stations in a bucket.
 pub(crate) const WAYS: usize = 4;
 
 /// Seconds after which a station that was not heard again is forgotten (IEEE 802.1Q, 8.8.3).
 pub(crate) const AGEING: u32 = 300;
-
-/// Whether `mac` is a group address: broadcast or multicast.
-pub(crate) fn is_group(mac: &Mac) -> bool {
-    mac[0] & 1 != 0
-}
 
 /// One place in the table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -117,7 +114,7 @@ where
     /// Group addresses and the zero address are no stations and are ignored, and so is what another
     /// port owns.
     pub(crate) fn learn(&mut self, mac: &Mac, vlan: u16, port: u32, now: u32) -> Learned {
-        if is_group(mac) || *mac == [0; 6] {
+        if !is_station_address(mac) {
             return Learned::Ignored;
         }
         match self.owners.hear(mac, port) {

@@ -18,9 +18,9 @@ use kernel::{
         Monotonic, //
     }, //
 };
+use virtio::net::is_group_address;
 
 use crate::{
-    fdb::is_group,
     frame::Addresses,
     handover::{
         Outcome,
@@ -257,7 +257,7 @@ impl<'a> Ways<'a> {
     /// The way of a frame that the switch would flood.
     fn wide_way(&mut self, frame: &Addresses) -> Result<Way> {
         self.know_all()?;
-        if is_group(&frame.to) {
+        if is_group_address(&frame.to) {
             return Ok(Way::Flood);
         }
         let targets = self.targets.iter().enumerate();

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! The few bytes of a frame that decide where it goes.
 
-use crate::fdb::Mac;
+use virtio::net::MacAddress as Mac;
 
 /// Length of an Ethernet header without a VLAN tag.
 pub(crate) const ETH_HLEN: usize = 14;

@@ -38,6 +38,7 @@ use virtio::{
     },
     net::{
         config,
+        control,
         features, //
     },
     ring::{
@@ -196,14 +197,11 @@ impl Machine {
                 acknowledged
             }
         });
-        let index = if !features.contains(features::CTRL_VQ) {
-            NONE
-        } else if features.contains(features::MQ) {
-            2 * self.transmit.len() as u32
-        } else {
-            2
-        };
-        self.control_index.store(index, Relaxed);
+        // As many as were provisioned, which fits.
+        let pairs = self.transmit.len() as u16;
+        let index = control::queue_index(features, pairs);
+        self.control_index
+            .store(index.map_or(NONE, u32::from), Relaxed);
     }
 
     /// Acknowledges features for the driver.

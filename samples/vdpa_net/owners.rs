@@ -12,7 +12,7 @@
 
 use core::ops::DerefMut;
 
-use crate::fdb::Mac;
+use virtio::net::MacAddress as Mac;
 
 /// A port's address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -27,13 +27,15 @@ use vdpa::{
 };
 use virtio::{
     memory::Fault,
-    net::config::ConfigSpace,
+    net::{
+        config::ConfigSpace,
+        filter::Filter,
+        MacAddress, //
+    },
     ring::RingError, //
 };
 
 use crate::{
-    fdb::Mac,
-    filter::Filter,
     frame::Addresses,
     queue::{
         Interrupt,
@@ -235,7 +237,7 @@ impl Port {
     }
 
     /// The port's own address, while its driver receives.
-    pub(crate) fn own_address(&self) -> Option<Mac> {
+    pub(crate) fn own_address(&self) -> Option<MacAddress> {
         let mac = self.settings.lock().config.mac();
         Some(mac).filter(|_| self.is_up())
     }

@@ -41,7 +41,8 @@ use virtio::{
             self,
             ConfigSpace, //
         },
-        features, //
+        features,
+        MacAddress, //
     }, //
 };
 
@@ -58,7 +59,6 @@ use crate::{
 mod control;
 mod device;
 mod fdb;
-mod filter;
 mod forward;
 mod frame;
 mod handover;
@@ -79,9 +79,6 @@ const MAX_PAIRS: u16 = 16;
 
 /// Address spaces of a device, one for each virtqueue group.
 const SPACES: u32 = GROUPS;
-
-/// The smallest MTU, which every IPv4 link has (RFC 791).
-const MIN_MTU: u16 = 68;
 
 /// The MTU of a device added without one.
 const DEFAULT_MTU: u16 = 1500;
@@ -135,6 +132,12 @@ module! {
     },
 }
 
+/// Says why an attribute cannot be had.
+fn invalid(why: config::Invalid) -> Error {
+    pr_err!("{}\n", show::Show(why));
+    EINVAL
+}
+
 /// The management device.
 struct Manager {
     switch: Arc<Switch>,
@@ -162,27 +165,17 @@ impl Manager {
 
     /// An address for a device that was given none: locally administered, and different for each
     /// device with all likelihood, on other hosts as well.
-    fn any_mac(&self, number: u32) -> [u8; 6] {
+    fn any_mac(&self, number: u32) -> MacAddress {
         let now = self.switch.nanos();
-        let mix = (now ^ u64::from(number) << 48).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let [a, b, c, d, ..] = mix.to_be_bytes();
-        [0x02, a, b, c, d, number.to_le_bytes()[0]]
+        config::local_mac(now ^ u64::from(number) << 48)
     }
 
     fn check_mtu(mtu: u16) -> Result<u16> {
-        if mtu < MIN_MTU {
-            pr_err!("an MTU of {} is below {}\n", mtu, MIN_MTU);
-            return Err(EINVAL);
-        }
-        Ok(mtu)
+        config::check_mtu(mtu, u16::MAX).map_err(invalid)
     }
 
-    fn check_mac(mac: [u8; 6]) -> Result<[u8; 6]> {
-        if fdb::is_group(&mac) || mac == [0; 6] {
-            pr_err!("not the address of a station: {:02x?}\n", mac);
-            return Err(EINVAL);
-        }
-        Ok(mac)
+    fn check_mac(mac: MacAddress) -> Result<MacAddress> {
+        config::check_mac(mac).map_err(invalid)
     }
 }
 
@@ -193,15 +186,7 @@ impl Management for Manager {
     fn dev_add(&self, name: &CStr, config: &Config) -> Result<(Setup, Arc<NetDevice>)> {
         let offered = Self::features(config)?;
         let pairs = config.max_vq_pairs.unwrap_or(1);
-        if !(1..=MAX_PAIRS).contains(&pairs) {
-            pr_err!(
-                "{}: {} queue pairs are not 1 to {}\n",
-                name,
-                pairs,
-                MAX_PAIRS
-            );
-            return Err(EINVAL);
-        }
+        let pairs = config::check_pairs(pairs, MAX_PAIRS).map_err(invalid)?;
         let mtu = config.mtu.map_or(Ok(DEFAULT_MTU), Self::check_mtu)?;
         let mac = config.mac.map(Self::check_mac).transpose()?;
 

@@ -5,7 +5,6 @@
 #![allow(dead_code)]
 
 mod fdb;
-mod filter;
 mod frame;
 mod owners;
 mod peer;

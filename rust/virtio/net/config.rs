@@ -5,6 +5,7 @@
 //! It is kept little-endian, as every driver but a big-endian legacy one reads it, and converted
 //! for that one as it is read.
 
+use core::fmt;
 use core::mem::offset_of;
 
 use zerocopy::little_endian::{U16, U32};
@@ -57,6 +58,84 @@ const LEGACY_FIELDS: [usize; 3] = [
     offset_of!(Layout, max_virtqueue_pairs),
     offset_of!(Layout, mtu),
 ];
+
+/// The smallest MTU in bytes, which every IPv4 link has (RFC 791).
+pub const MIN_MTU: u16 = 68;
+
+/// Why a device cannot have what an administrator wants it to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Invalid {
+    /// The address is not one that a network interface can have.
+    Mac(MacAddress),
+    /// The MTU is below [`MIN_MTU`].
+    SmallMtu(u16),
+    /// The MTU is above what the device has room for, which is the second.
+    LargeMtu(u16, u16),
+    /// The number of pairs of virtqueues is 0, or above the most there can be, which is the second.
+    Pairs(u16, u16),
+}
+
+impl fmt::Display for Invalid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Mac([a, b, c, d, e, g]) => write!(
+                f,
+                "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x} is not the address of a station"
+            ),
+            Self::SmallMtu(mtu) => write!(f, "an MTU of {mtu} is below {MIN_MTU}"),
+            Self::LargeMtu(mtu, most) => write!(f, "an MTU of {mtu} is above {most}"),
+            Self::Pairs(pairs, most) => write!(f, "{pairs} queue pairs are not 1 to {most}"),
+        }
+    }
+}
+
+/// Checks an address that a device is to have.
+///
+/// # Errors
+///
+/// [`Invalid::Mac`].
+pub fn check_mac(mac: MacAddress) -> Result<MacAddress, Invalid> {
+    if is_station_address(&mac) {
+        Ok(mac)
+    } else {
+        Err(Invalid::Mac(mac))
+    }
+}
+
+/// Checks an MTU that a device is to show, which may be `most` at most.
+///
+/// # Errors
+///
+/// [`Invalid::SmallMtu`], [`Invalid::LargeMtu`].
+pub fn check_mtu(mtu: u16, most: u16) -> Result<u16, Invalid> {
+    if mtu < MIN_MTU {
+        Err(Invalid::SmallMtu(mtu))
+    } else if mtu > most {
+        Err(Invalid::LargeMtu(mtu, most))
+    } else {
+        Ok(mtu)
+    }
+}
+
+/// Checks a number of pairs of virtqueues, of which there may be `most` at most.
+///
+/// # Errors
+///
+/// [`Invalid::Pairs`].
+pub fn check_pairs(pairs: u16, most: u16) -> Result<u16, Invalid> {
+    if (1..=most).contains(&pairs) {
+        Ok(pairs)
+    } else {
+        Err(Invalid::Pairs(pairs, most))
+    }
+}
+
+/// Makes an address for a device that was given none: a locally administered one, from 40 bits of
+/// `seed`, which is to be different for each device, on other hosts as well.
+pub fn local_mac(seed: u64) -> MacAddress {
+    let [a, b, c, d, e, ..] = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes();
+    [0x02, a, b, c, d, e]
+}
 
 /// What a device is given when it is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -277,6 +356,36 @@ mod tests {
             let mut byte = [0x5a];
             space.read(usize::MAX, &mut byte, order);
             assert_eq!(byte, [0]);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_with_the_reason() {
+        assert_eq!(check_mac(OURS), Ok(OURS));
+        for mac in [[0; 6], [0xff; 6], [1, 0, 0x5e, 0, 0, 1]] {
+            assert_eq!(check_mac(mac), Err(Invalid::Mac(mac)));
+        }
+        assert_eq!(
+            check_mac([0xff; 6]).unwrap_err().to_string(),
+            "ff:ff:ff:ff:ff:ff is not the address of a station"
+        );
+        assert_eq!(check_mtu(67, 9000), Err(Invalid::SmallMtu(67)));
+        assert_eq!(check_mtu(9001, 9000), Err(Invalid::LargeMtu(9001, 9000)));
+        assert_eq!(check_mtu(68, 9000), Ok(68));
+        assert_eq!(check_mtu(9000, 9000), Ok(9000));
+        assert_eq!(check_pairs(0, 4), Err(Invalid::Pairs(0, 4)));
+        assert_eq!(
+            check_pairs(5, 4).unwrap_err().to_string(),
+            "5 queue pairs are not 1 to 4"
+        );
+        assert_eq!(check_pairs(4, 4), Ok(4));
+    }
+
+    #[test]
+    fn an_address_is_made_for_who_has_none() {
+        for seed in 0..1000 {
+            assert_eq!(check_mac(local_mac(seed)), Ok(local_mac(seed)));
+            assert_ne!(local_mac(seed), local_mac(seed + 1));
         }
     }
 

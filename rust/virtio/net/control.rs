@@ -6,8 +6,8 @@
 //! spread them over descriptors; so a legacy driver's framing and any other are the same here.
 
 use super::features::{
-    CTRL_GUEST_OFFLOADS, CTRL_MAC_ADDR, CTRL_RX, CTRL_RX_EXTRA, CTRL_VLAN, GUEST_ANNOUNCE,
-    GUEST_CSUM, GUEST_ECN, GUEST_TSO4, GUEST_TSO6, GUEST_UFO, GUEST_USO4, GUEST_USO6, MQ,
+    CTRL_GUEST_OFFLOADS, CTRL_MAC_ADDR, CTRL_RX, CTRL_RX_EXTRA, CTRL_VLAN, CTRL_VQ, GUEST_ANNOUNCE,
+    GUEST_CSUM, GUEST_ECN, GUEST_TSO4, GUEST_TSO6, GUEST_UFO, GUEST_USO4, GUEST_USO6, MQ, RSS,
 };
 use super::{is_station_address, MacAddress, MAC_LEN};
 use crate::byte_order::ByteOrder;
@@ -25,6 +25,19 @@ pub const VLANS: u16 = 4096;
 const HEADER_LEN: u64 = 2;
 /// The bytes of the number of entries before a table of addresses.
 const COUNT_LEN: u64 = 4;
+
+/// Returns the index of the control virtqueue of a device with up to `max_pairs` pairs of virtqueues,
+/// if there is one: it comes after all of them if the driver knows of several, and after the first
+/// otherwise (virtio 1.3, 5.1.2).
+pub fn queue_index(features: Features, max_pairs: u16) -> Option<u16> {
+    if !features.contains(CTRL_VQ) {
+        None
+    } else if features.intersects(MQ.union(RSS)) {
+        max_pairs.checked_mul(2)
+    } else {
+        Some(2)
+    }
+}
 
 /// The offloads a driver can switch on and off while it runs, as far as it negotiated them.
 pub const GUEST_OFFLOADS: Features = GUEST_CSUM
@@ -284,6 +297,15 @@ mod tests {
 
     fn decode<'a>(context: &Context, bytes: &'a [u8]) -> Result<Command<'a>, CommandError> {
         context.decode(bytes, bytes.len() as u64)
+    }
+
+    #[test]
+    fn the_control_queue_is_behind_all_others() {
+        assert_eq!(queue_index(Features::NONE, 4), None);
+        assert_eq!(queue_index(MQ, 4), None);
+        assert_eq!(queue_index(CTRL_VQ, 4), Some(2));
+        assert_eq!(queue_index(CTRL_VQ | MQ, 4), Some(8));
+        assert_eq!(queue_index(CTRL_VQ | RSS, 4), Some(8));
     }
 
     #[test]
