@@ -20,8 +20,13 @@ mod net {
         pub(crate) mod extent;
         pub(crate) mod plan;
     }
+    pub(crate) mod offer;
     pub(crate) mod queue {
         pub(crate) mod fields;
+    }
+    pub(crate) mod steering {
+        pub(crate) mod rules;
+        pub(crate) mod spread;
     }
     pub(crate) mod wire {
         pub(crate) mod key;
