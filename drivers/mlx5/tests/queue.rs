@@ -97,7 +97,7 @@ impl Rig {
             _ => Notifier::Vector(1),
         };
         // Memory for more than one, so that offsets are not all small.
-        let layout = Layout::new(host.umem_sizes(SIZE).unwrap());
+        let layout = Layout::new(host.umem_sizes(SIZE).unwrap().map(u64::from)).unwrap();
         let state = host.memory.alloc(4 * layout.bytes());
         let mut input = CreateUmemIn::new();
         input.set_uid(uid);

@@ -38,9 +38,13 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
-    /// For virtqueues that need areas of these sizes in bytes.
-    pub(crate) fn new(sizes: [u32; 3]) -> Self {
-        Self { sizes }
+    /// For virtqueues that need areas of these sizes in bytes; `None` if one is too large for a
+    /// virtqueue object to name.
+    pub(crate) fn new([first, second, third]: [u64; 3]) -> Option<Self> {
+        let size = |bytes| u32::try_from(bytes).ok();
+        Some(Self {
+            sizes: [size(first)?, size(second)?, size(third)?],
+        })
     }
 
     /// The bytes of one virtqueue: whole pages.
@@ -70,7 +74,7 @@ mod tests {
 
     #[test]
     fn areas_are_apart_and_of_whole_pages() {
-        let layout = Layout::new([1, 4096, 4097]);
+        let layout = Layout::new([1, 4096, 4097]).unwrap();
         assert_eq!(layout.bytes(), 4 * 4096);
         let mut end = 0;
         for queue in 0..64 {
@@ -85,7 +89,9 @@ mod tests {
 
     #[test]
     fn the_largest_areas_do_not_overflow() {
-        let layout = Layout::new([u32::MAX; 3]);
+        let most = u64::from(u32::MAX);
+        let layout = Layout::new([most; 3]).unwrap();
         assert_eq!(layout.areas(0, u16::MAX)[2].size, u32::MAX);
+        assert_eq!(Layout::new([0, 0, most + 1]), None);
     }
 }

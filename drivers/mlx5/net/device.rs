@@ -1,0 +1,411 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The device on the vDPA bus.
+
+use kernel::{
+    cpumask::Cpumask,
+    new_mutex,
+    page::PAGE_SIZE,
+    prelude::*,
+    str::CString,
+    sync::{
+        Arc,
+        Mutex, //
+    }, //
+};
+use vdpa::{
+    executor::Execute,
+    memory::Snapshot,
+    ops::VqState,
+    worker::Worker,
+    Device,
+    Operations,
+    Setup, //
+};
+use virtio::{
+    features::Features,
+    lifecycle::{
+        Config,
+        Event,
+        Legacy,
+        Lifecycle, //
+    },
+    net::{
+        config,
+        features,
+        MacAddress, //
+    }, //
+};
+
+use super::{
+    control::Controller,
+    machine::{
+        Machine,
+        Parts,
+        GROUP_CONTROL,
+        GROUP_DATA,
+        GROUP_RINGS, //
+    },
+    objects::{
+        Objects,
+        SIZE, //
+    },
+    offer::Offer,
+    port,
+    trouble::Trouble, //
+};
+use crate::{
+    hca::Function,
+    show::Show, //
+};
+
+/// Backend feature `VHOST_BACKEND_F_ENABLE_AFTER_DRIVER_OK`: queues may be enabled while the device
+/// runs.
+const ENABLE_AFTER_DRIVER_OK: u64 = 1 << 6;
+
+/// The vendor of the hardware: Mellanox.
+const VENDOR_ID: u32 = 0x15b3;
+
+/// A network device of a function.
+#[pin_data(PinnedDrop)]
+pub(crate) struct NetDevice {
+    machine: Arc<Machine>,
+    #[pin]
+    control: Mutex<Option<Worker>>,
+}
+
+impl NetDevice {
+    /// Makes a device called `name` of a function, which offers what `offer` says. `setup` is what
+    /// the bus will have of it.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV` while the firmware is dead; what a command that failed is as a number, which is in
+    /// the log; `EINVAL`, `ENOMEM`, and what C reports if no thread can be made.
+    pub(crate) fn new(
+        name: &CStr,
+        function: &Arc<Function>,
+        offer: &Offer,
+        setup: &Setup,
+    ) -> Result<Arc<Self>> {
+        let era = function.era().ok_or(ENODEV)?;
+        let device: &hardware::Device = function.device();
+        let doorbell = era.doorbell().ok_or(EINVAL)?.clone();
+        let callbacks = setup.callbacks();
+        let spaces = setup.spaces().ok_or(EINVAL)?;
+
+        let mut vectors = KVec::with_capacity((2 * offer.pairs).into(), GFP_KERNEL)?;
+        for index in 0..2 * offer.pairs {
+            let mut vector = function.take_vector();
+            vector.serve(&callbacks, index)?;
+            vectors.push(vector, GFP_KERNEL)?;
+        }
+        let (objects, port, legacy) =
+            Objects::new(&era, offer, &vectors).inspect_err(|failure| {
+                dev_err!(device, "{}: not made: {}\n", name, Show(failure));
+            })?;
+        let mut life = Lifecycle::new(Config {
+            queues: offer.queues(),
+            offered: offer.features,
+            required: Features::NONE,
+            big_endian: false,
+            check: features::check,
+        });
+        let admitted = match legacy {
+            true => offer.legacy,
+            false => Legacy::Off,
+        };
+        if !legacy && offer.legacy != Legacy::Off {
+            dev_info!(device, "{}: the firmware serves no legacy drivers\n", name);
+        }
+        life.handle(Event::SetLegacy(admitted))
+            .map_err(|_| EINVAL)?;
+
+        let machine = Machine::new(Parts {
+            name: CString::try_from(name)?,
+            callbacks,
+            spaces,
+            life,
+            pairs: offer.pairs,
+            config: port::config(offer, &port),
+            objects,
+            doorbell,
+            vectors,
+            function: function.clone(),
+        })?;
+        let name = CString::try_from_fmt(fmt!("{}-ctrl", name))?;
+        let worker = Worker::new(&name, Controller::new(machine.clone())?)?;
+        machine.set_control(worker.handle());
+        Arc::pin_init(
+            pin_init!(Self {
+                machine,
+                control <- new_mutex!(Some(worker)),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// Ends the device, which is no longer on the bus. May be called again.
+    pub(crate) fn end(&self) {
+        let worker = self.control.lock().take();
+        // Waits for its turn.
+        drop(worker);
+        self.machine.end();
+    }
+
+    /// Takes a MAC address from the administrator.
+    ///
+    /// # Errors
+    ///
+    /// `EBUSY` while the device is stopped; what a command that failed is as a number.
+    pub(crate) fn set_mac(&self, mac: MacAddress) -> Result {
+        self.machine.change_config(|config| config.set_mac(mac))?;
+        self.move_address()
+    }
+
+    /// Takes an MTU from the administrator.
+    ///
+    /// # Errors
+    ///
+    /// `EBUSY` while the device is stopped.
+    pub(crate) fn set_mtu(&self, mtu: u16) -> Result {
+        self.machine.change_config(|config| config.set_mtu(mtu))
+    }
+
+    /// Has frames for the address in the configuration space received.
+    fn move_address(&self) -> Result {
+        let mut turn = self.machine.turn();
+        self.machine.move_address(&mut turn).map_err(|trouble| {
+            self.machine.warn(&trouble);
+            Error::from(trouble)
+        })
+    }
+
+    /// Makes an address space what `map` says, and has queues that run use that.
+    fn set_map(&self, asid: u32, map: Snapshot) -> Result {
+        let mut turn = self.machine.turn();
+        turn.map.want(asid, map)?;
+        let moving = self.machine.moving(&turn);
+        if moving.is_empty() || !turn.map.concerns_hardware(asid) {
+            return Ok(());
+        }
+        self.machine
+            .remap(&mut turn, moving)
+            .map_err(|trouble: Trouble| {
+                self.machine.warn(&trouble);
+                // A fault is never refused.
+                let _ = turn.event(Event::Fault);
+                Error::from(trouble)
+            })
+    }
+
+    /// Reports what an operation that cannot fail could not do.
+    fn ignored(&self, what: &str, result: Result) {
+        if let Err(error) = result {
+            let name = self.machine.name();
+            pr_debug!("{}: {} refused ({})\n", name, what, error.to_errno());
+        }
+    }
+}
+
+#[pinned_drop]
+impl PinnedDrop for NetDevice {
+    fn drop(self: Pin<&mut Self>) {
+        // A device that could not be registered.
+        self.end();
+    }
+}
+
+#[vtable]
+impl Operations for NetDevice {
+    fn set_vq_address(
+        dev: &Device<Self>,
+        index: u16,
+        desc: u64,
+        driver: u64,
+        device: u64,
+    ) -> Result {
+        dev.machine.configure(index, |setup| {
+            setup.desc = desc;
+            setup.driver = driver;
+            setup.device = device;
+        })
+    }
+
+    fn set_vq_num(dev: &Device<Self>, index: u16, num: u32) {
+        let result = match u16::try_from(num) {
+            Ok(size @ 1..=SIZE) => dev.machine.configure(index, |setup| setup.size = size),
+            _ => Err(EINVAL),
+        };
+        dev.ignored("virtqueue size", result);
+    }
+
+    fn kick_vq(dev: &Device<Self>, index: u16) {
+        dev.machine.kick(index);
+    }
+
+    fn set_vq_ready(dev: &Device<Self>, index: u16, ready: bool) {
+        let result = dev.machine.event(Event::SetReady(index, ready));
+        dev.ignored("virtqueue enable", result);
+    }
+
+    fn get_vq_ready(dev: &Device<Self>, index: u16) -> bool {
+        dev.machine.ask(|life| life.ready(index))
+    }
+
+    fn set_vq_state(dev: &Device<Self>, index: u16, state: VqState) -> Result {
+        dev.machine
+            .configure(index, |setup| setup.index = state.avail)
+    }
+
+    fn get_vq_state(dev: &Device<Self>, index: u16) -> Result<VqState> {
+        dev.machine.index(index).map(VqState::split)
+    }
+
+    fn get_vq_irq(dev: &Device<Self>, index: u16) -> Option<u32> {
+        if dev.machine.is_control(index) {
+            return None;
+        }
+        dev.machine.vector(index)?.irq()
+    }
+
+    fn get_vq_align(_dev: &Device<Self>) -> u32 {
+        // Of legacy rings, which are one piece of memory.
+        PAGE_SIZE as u32
+    }
+
+    fn get_vq_group(dev: &Device<Self>, index: u16) -> u32 {
+        if dev.machine.is_control(index) {
+            GROUP_CONTROL
+        } else {
+            GROUP_DATA
+        }
+    }
+
+    fn get_vq_desc_group(dev: &Device<Self>, index: u16) -> u32 {
+        if dev.machine.is_control(index) {
+            GROUP_CONTROL
+        } else {
+            GROUP_RINGS
+        }
+    }
+
+    fn get_device_features(dev: &Device<Self>) -> u64 {
+        dev.machine.ask(|life| life.offered().bits())
+    }
+
+    fn get_backend_features(_dev: &Device<Self>) -> u64 {
+        ENABLE_AFTER_DRIVER_OK
+    }
+
+    fn set_driver_features(dev: &Device<Self>, features: u64) -> Result {
+        dev.machine
+            .event(Event::SetFeatures(Features::from_bits(features)))
+    }
+
+    fn get_driver_features(dev: &Device<Self>) -> u64 {
+        dev.machine.ask(|life| life.acknowledged().bits())
+    }
+
+    fn get_vq_num_max(_dev: &Device<Self>) -> u16 {
+        SIZE
+    }
+
+    fn get_device_id(_dev: &Device<Self>) -> u32 {
+        vdpa::ID_NET
+    }
+
+    fn get_vendor_id(_dev: &Device<Self>) -> u32 {
+        VENDOR_ID
+    }
+
+    fn get_status(dev: &Device<Self>) -> u8 {
+        dev.machine.ask(|life| life.status())
+    }
+
+    fn set_status(dev: &Device<Self>, status: u8) {
+        let mut turn = dev.machine.turn();
+        turn.user = dev.user();
+        let mapped = turn.map.has_user_map();
+        let result = turn
+            .event(Event::Mapped(mapped))
+            .and_then(|()| turn.event(Event::SetStatus(status)));
+        drop(turn);
+        dev.ignored("status", result);
+    }
+
+    fn reset(dev: &Device<Self>) -> Result {
+        dev.machine.event(Event::Reset)
+    }
+
+    fn compat_reset(dev: &Device<Self>, clean_map: bool) -> Result {
+        dev.machine.event(Event::Reset)?;
+        if clean_map {
+            for asid in 0..dev.asids() {
+                dev.set_map(asid, Snapshot::EMPTY)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn suspend(dev: &Device<Self>) -> Result {
+        dev.machine.event(Event::Suspend)?;
+        if dev.machine.ask(|life| life.stopped()) {
+            Ok(())
+        } else {
+            Err(EIO)
+        }
+    }
+
+    fn resume(dev: &Device<Self>) -> Result {
+        dev.machine.event(Event::Resume)?;
+        if dev.machine.ask(|life| life.broken()) {
+            Err(EIO)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn get_config_size(_dev: &Device<Self>) -> usize {
+        config::SIZE
+    }
+
+    fn get_config(dev: &Device<Self>, offset: usize, to: &mut [u8]) {
+        let order = dev.machine.ask(|life| life.config_byte_order());
+        let settings = dev.machine.settings().lock();
+        settings.config.read(offset, to, order);
+    }
+
+    fn set_config(dev: &Device<Self>, offset: usize, from: &[u8]) {
+        if dev.machine.write_config(offset, from).is_some() {
+            let result = dev.move_address();
+            dev.ignored("address", result);
+        }
+    }
+
+    fn get_generation(dev: &Device<Self>) -> u32 {
+        dev.machine.settings().lock().config.generation()
+    }
+
+    fn set_vq_affinity(dev: &Device<Self>, index: u16, mask: Option<&Cpumask>) -> Result {
+        if dev.machine.is_control(index) {
+            return Ok(());
+        }
+        dev.machine
+            .vector(index)
+            .map_or(Ok(()), |vector| vector.set_affinity(mask))
+    }
+
+    fn set_map(dev: &Device<Self>, asid: u32, map: &Snapshot) -> Result {
+        NetDevice::set_map(dev, asid, map.clone())
+    }
+
+    fn reset_map(dev: &Device<Self>, asid: u32) -> Result {
+        NetDevice::set_map(dev, asid, Snapshot::EMPTY)
+    }
+
+    fn set_group_asid(dev: &Device<Self>, group: u32, asid: u32) -> Result {
+        dev.machine.turn().map.set_group(group, asid);
+        Ok(())
+    }
+}

@@ -1,0 +1,501 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Executes what the lifecycle decides.
+//!
+//! The lifecycle decides when queues run; [`start`](super::start) and [`stop`](super::stop) say to
+//! the firmware what that takes. Firmware commands are executed by whoever has a turn
+//! ([`vdpa::executor`]), and by who adds the device: nobody waits for the firmware with a lock held
+//! that a kick, an interrupt or a reading of the configuration takes.
+
+use kernel::{
+    new_spinlock,
+    prelude::*,
+    str::CString,
+    sync::{
+        atomic::{
+            Atomic,
+            Relaxed,
+            Release, //
+        },
+        Arc,
+        SetOnce,
+        SpinLock, //
+    }, //
+};
+use vdpa::{
+    device::User,
+    executor::{
+        Execute,
+        Executor, //
+    },
+    memory::Spaces,
+    worker::Handle,
+    Callbacks,
+    RateLimit, //
+};
+use virtio::{
+    lifecycle::{
+        Actions,
+        ConfigWrite,
+        Event,
+        Kick,
+        Lifecycle,
+        QueueSet,
+        Refusal, //
+    },
+    net::{
+        config::ConfigSpace,
+        control::queue_index,
+        filter::Filter,
+        MacAddress, //
+    }, //
+};
+
+use super::{
+    control::Ring,
+    map::Map,
+    objects::{
+        Objects,
+        SIZE, //
+    },
+    trouble::Trouble, //
+};
+use crate::{
+    hca::{
+        Doorbell,
+        Function,
+        Taken, //
+    },
+    show::Show,
+};
+
+/// The group of virtqueues that move frames.
+pub(crate) const GROUP_DATA: u32 = 0;
+/// The group of the control queue, which the driver serves itself.
+pub(crate) const GROUP_CONTROL: u32 = 1;
+/// The group of the rings of virtqueues that move frames, where the hardware can have them apart.
+pub(crate) const GROUP_RINGS: u32 = 2;
+
+/// What the driver, or the VMM for it, said of a virtqueue.
+#[derive(Clone, Copy)]
+pub(crate) struct Setup {
+    /// Number of entries.
+    pub(crate) size: u16,
+    /// Address of the descriptor area.
+    pub(crate) desc: u64,
+    /// Address of the driver area.
+    pub(crate) driver: u64,
+    /// Address of the device area.
+    pub(crate) device: u64,
+    /// Where the ring goes on.
+    pub(crate) index: u16,
+}
+
+impl Setup {
+    /// After a reset. The size is the device's own, as legacy drivers have it.
+    const RESET: Self = Self {
+        size: SIZE,
+        desc: 0,
+        driver: 0,
+        device: 0,
+        index: 0,
+    };
+
+    /// Whether the driver said where the ring is.
+    pub(crate) fn has_addresses(&self) -> bool {
+        self.desc | self.driver | self.device != 0
+    }
+}
+
+/// What the driver and the administrator can set, and what nobody waits for.
+pub(crate) struct Settings {
+    /// The configuration space.
+    pub(crate) config: ConfigSpace,
+    /// What is received.
+    pub(crate) filter: Filter,
+    /// Pairs of queues in use.
+    pub(crate) pairs: u16,
+}
+
+/// What is done by one at a time.
+pub(crate) struct Inner {
+    /// Of each virtqueue, that of control behind the others.
+    pub(crate) setups: KVec<Setup>,
+    /// The control queue's ring, while it runs.
+    pub(crate) control: Option<Ring>,
+    /// What there is in the firmware; `None` while that is dead.
+    pub(crate) objects: Option<Objects>,
+    /// The memory of who drives the device.
+    pub(crate) map: Map,
+    /// Who drives it, as of the last status.
+    pub(crate) user: User,
+}
+
+/// Which queues hear their doorbells, for those who must not wait.
+struct Kicks(Atomic<u64>);
+
+impl Kicks {
+    fn contains(&self, index: u16) -> bool {
+        let bit = 1u64.checked_shl(index.into()).unwrap_or(0);
+        self.0.load(Relaxed) & bit != 0
+    }
+
+    /// Only who has a turn changes it.
+    fn change(&self, queues: QueueSet, running: bool) {
+        let mut word = self.0.load(Relaxed);
+        for index in queues.iter() {
+            let bit = 1u64.checked_shl(index.into()).unwrap_or(0);
+            word = if running { word | bit } else { word & !bit };
+        }
+        self.0.store(word, Release);
+    }
+}
+
+/// A device's lifecycle, and what it takes to execute its decisions.
+#[pin_data]
+pub(crate) struct Machine {
+    name: CString,
+    callbacks: Arc<Callbacks>,
+    spaces: Arc<Spaces>,
+    pairs: u16,
+    #[pin]
+    executor: Executor<Inner>,
+    #[pin]
+    settings: SpinLock<Settings>,
+    kicks: Kicks,
+    doorbell: Doorbell,
+    /// The vector of each queue that moves frames.
+    vectors: KVec<Taken>,
+    control: SetOnce<Handle>,
+    warnings: RateLimit,
+    function: Arc<Function>,
+}
+
+/// What a machine is made of.
+pub(crate) struct Parts {
+    /// The name of the device.
+    pub(crate) name: CString,
+    /// Where the driver is told of used buffers.
+    pub(crate) callbacks: Arc<Callbacks>,
+    /// The driver's memory, for what is done in software.
+    pub(crate) spaces: Arc<Spaces>,
+    /// The lifecycle.
+    pub(crate) life: Lifecycle,
+    /// Pairs of queues.
+    pub(crate) pairs: u16,
+    /// The configuration space at first.
+    pub(crate) config: ConfigSpace,
+    /// What was made in the firmware.
+    pub(crate) objects: Objects,
+    /// The doorbells of the queues.
+    pub(crate) doorbell: Doorbell,
+    /// The vector of each queue that moves frames.
+    pub(crate) vectors: KVec<Taken>,
+    /// The function.
+    pub(crate) function: Arc<Function>,
+}
+
+impl Machine {
+    /// Puts a machine together.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn new(parts: Parts) -> Result<Arc<Self>> {
+        let Parts {
+            name,
+            callbacks,
+            spaces,
+            life,
+            pairs,
+            config,
+            objects,
+            doorbell,
+            vectors,
+            function,
+        } = parts;
+        let inner = Inner {
+            setups: KVec::from_elem(Setup::RESET, usize::from(life.queues()), GFP_KERNEL)?,
+            control: None,
+            objects: Some(objects),
+            map: Map::new(),
+            user: User::Nobody,
+        };
+        Arc::pin_init(
+            pin_init!(Self {
+                name,
+                callbacks,
+                spaces,
+                pairs,
+                executor <- Executor::new(life, inner),
+                settings <- new_spinlock!(Settings {
+                    config,
+                    filter: Filter::RESET,
+                    pairs: 1,
+                }),
+                kicks: Kicks(Atomic::new(0)),
+                doorbell,
+                vectors,
+                control: SetOnce::new(),
+                warnings: RateLimit::new(),
+                function,
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// Names the control worker, once.
+    pub(crate) fn set_control(&self, handle: Handle) {
+        self.control.populate(handle);
+    }
+
+    /// The device's name.
+    pub(crate) fn name(&self) -> &CStr {
+        &self.name
+    }
+
+    /// Where the driver is told of used buffers.
+    pub(crate) fn callbacks(&self) -> &Arc<Callbacks> {
+        &self.callbacks
+    }
+
+    /// The driver's memory, for what is done in software.
+    pub(crate) fn spaces(&self) -> &Spaces {
+        &self.spaces
+    }
+
+    /// The function the device is made of.
+    pub(crate) fn function(&self) -> &Function {
+        &self.function
+    }
+
+    /// The vector of queue `index`, if it moves frames.
+    pub(crate) fn vector(&self, index: u16) -> Option<&Taken> {
+        self.vectors.get(usize::from(index))
+    }
+
+    /// What can be set, and what nobody waits for: no callback is fired with it.
+    pub(crate) fn settings(&self) -> &SpinLock<Settings> {
+        &self.settings
+    }
+
+    /// Asks the lifecycle something.
+    pub(crate) fn ask<R>(&self, question: impl FnOnce(&Lifecycle) -> R) -> R {
+        self.executor.ask(question)
+    }
+
+    /// Queues that move frames, whether or not they are in use.
+    pub(crate) fn data_queues(&self) -> u16 {
+        2 * self.pairs
+    }
+
+    /// The index of the control queue, if there is one (virtio 1.3, 5.1.2).
+    pub(crate) fn control_index(&self) -> Option<u16> {
+        let features = self.ask(|life| match life.acknowledged() {
+            // Who asks before the features are known sees the device whole.
+            none if none.is_empty() => life.offered(),
+            acknowledged => acknowledged,
+        });
+        queue_index(features, self.pairs)
+    }
+
+    /// The queues that move frames and are in use: those of the pairs that the driver chose.
+    pub(crate) fn active(&self) -> QueueSet {
+        let pairs = self.settings.lock().pairs.min(self.pairs);
+        let mut active = QueueSet::EMPTY;
+        for index in 0..2 * pairs {
+            active.set(index, true);
+        }
+        active
+    }
+
+    /// Changes the setup of queue `index`.
+    ///
+    /// # Errors
+    ///
+    /// The queue runs, or there is none.
+    pub(crate) fn configure(&self, index: u16, change: impl FnOnce(&mut Setup)) -> Result {
+        let mut turn = self.turn();
+        turn.event(Event::Configure(index))?;
+        if let Some(setup) = turn.setups.get_mut(usize::from(index)) {
+            change(setup);
+        }
+        Ok(())
+    }
+
+    /// Changes the configuration by the administrator's hand, or as the port changed.
+    ///
+    /// # Errors
+    ///
+    /// `EBUSY` while the device is stopped.
+    pub(crate) fn change_config(&self, change: impl FnOnce(&mut ConfigSpace)) -> Result {
+        let mut turn = self.turn();
+        turn.event(Event::ConfigChange)?;
+        change(&mut self.settings.lock().config);
+        Ok(())
+    }
+
+    /// Takes a write to the configuration space. Returns the address to use from now on, if it
+    /// changed.
+    pub(crate) fn write_config(&self, offset: usize, from: &[u8]) -> Option<MacAddress> {
+        let how: ConfigWrite = self.ask(Lifecycle::config_write);
+        self.settings.lock().config.write(offset, from, how)
+    }
+
+    /// Where queue `index` is.
+    ///
+    /// # Errors
+    ///
+    /// It runs, and the firmware does not say.
+    pub(crate) fn index(&self, index: u16) -> Result<u16> {
+        let mut turn = self.turn();
+        let inner = &mut *turn;
+        if Some(index) == self.control_index() {
+            if let Some(ring) = &inner.control {
+                return Ok(ring.index());
+            }
+        } else if self.kicks.contains(index) {
+            return self.ask_index(inner, index).map_err(|trouble| {
+                self.warn(&trouble);
+                EIO
+            });
+        }
+        let setup = inner.setups.get(usize::from(index)).ok_or(EINVAL)?;
+        Ok(setup.index)
+    }
+
+    /// Takes a kick of queue `index`, in any context.
+    pub(crate) fn kick(&self, index: u16) {
+        if self.kicks.contains(index) {
+            self.doorbell.ring(index);
+        } else if self.executor.kick(index) == Kick::Deliver {
+            self.look_at(index);
+        }
+    }
+
+    /// Has somebody look at queue `index`: the hardware, or the control worker.
+    pub(crate) fn look_at(&self, index: u16) {
+        if self.is_control(index) {
+            if let Some(handle) = self.control.as_ref() {
+                handle.queue();
+            }
+        } else {
+            self.doorbell.ring(index);
+        }
+    }
+
+    /// Whether `index` is the control queue.
+    pub(crate) fn is_control(&self, index: u16) -> bool {
+        self.control_index() == Some(index)
+    }
+
+    /// Has the control worker look at its queue in `ms` milliseconds.
+    pub(crate) fn look_at_control_later(&self, ms: u32) {
+        if let Some(handle) = self.control.as_ref() {
+            handle.queue_after(ms);
+        }
+    }
+
+    /// Has doorbells of `queues` rung without asking the lifecycle, or not any more.
+    pub(super) fn set_running(&self, queues: QueueSet, running: bool) {
+        self.kicks.change(queues, running);
+    }
+
+    /// Ends everything, when the device is no longer on the bus. May be called again.
+    pub(crate) fn end(&self) {
+        // A reset is never refused.
+        let _ = self.event(Event::Reset);
+        let objects = self.turn().objects.take();
+        if let Some(Err(failure)) = objects.map(Objects::end) {
+            self.function.recover(&failure);
+        }
+    }
+
+    /// Says what went wrong.
+    pub(crate) fn warn(&self, trouble: &Trouble) {
+        if self.warnings.allow() {
+            pr_warn!("{}: {}\n", &*self.name, Show(trouble));
+        }
+    }
+
+    /// Does what the lifecycle decided, in its order, up to where something went wrong.
+    fn obey(&self, inner: &mut Inner, actions: &Actions) -> Result<(), Event> {
+        let stopped = self.stop(inner, actions.stop, actions.halt);
+        if let Err(unstopped) = &stopped {
+            self.warn(&unstopped.trouble);
+        }
+        if actions.halt {
+            return Err(match stopped {
+                Ok(()) => Event::StopDone,
+                Err(unstopped) if unstopped.can_go_on => Event::StopFailed,
+                Err(_) => Event::Fault,
+            });
+        }
+        if stopped.is_err() {
+            self.discard(inner, actions.stop);
+        }
+        if actions.reset {
+            self.forget(inner);
+        }
+        let started = self.start(inner, actions.start, actions.begin);
+        started.map_err(|trouble| {
+            self.warn(&trouble);
+            if actions.begin {
+                Event::StartFailed
+            } else {
+                Event::Fault
+            }
+        })?;
+        for index in actions.start.union(actions.kick).iter() {
+            self.look_at(index);
+        }
+        if stopped.is_err() && !actions.reset {
+            return Err(Event::Fault);
+        }
+        Ok(())
+    }
+
+    /// Forgets everything the driver set. What of it is in the firmware is changed when the next
+    /// driver begins.
+    fn forget(&self, inner: &mut Inner) {
+        for setup in inner.setups.iter_mut() {
+            *setup = Setup::RESET;
+        }
+        if let Some(objects) = &mut inner.objects {
+            for queue in objects.queues.iter_mut() {
+                queue.forget_index();
+            }
+        }
+        for group in [GROUP_DATA, GROUP_CONTROL, GROUP_RINGS] {
+            inner.map.set_group(group, 0);
+        }
+        let mut settings = self.settings.lock();
+        settings.filter.reset();
+        settings.config.reset();
+        settings.pairs = 1;
+    }
+}
+
+impl Execute for Machine {
+    type State = Inner;
+
+    fn executor(&self) -> &Executor<Inner> {
+        &self.executor
+    }
+
+    fn perform(&self, inner: &mut Inner, actions: &Actions) -> Option<Event> {
+        self.obey(inner, actions).err()
+    }
+
+    fn notify_config(&self) {
+        self.callbacks.config();
+    }
+
+    fn refused(&self, refusal: Refusal, shown: bool) {
+        if !shown {
+            pr_debug!("{}: {}\n", &*self.name, Show(refusal));
+        } else if self.warnings.allow() {
+            pr_warn!("{}: driver refused: {}\n", &*self.name, Show(refusal));
+        }
+    }
+}

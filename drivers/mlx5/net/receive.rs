@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a device receives, and by which queues: what a driver asks for by its control queue.
+//!
+//! Each of these changes the firmware first, and only then what the device says of itself.
+
+use virtio::{
+    lifecycle::QueueSet,
+    net::{
+        filter::Filter,
+        MacAddress, //
+    }, //
+};
+
+use super::{
+    machine::{
+        Inner,
+        Machine, //
+    },
+    steering::Wanted,
+    trouble::Trouble, //
+};
+
+impl Machine {
+    /// Receives what `filter` lets through.
+    ///
+    /// # Errors
+    ///
+    /// What is received is what it was before, or the device has no firmware.
+    pub(crate) fn set_filter(&self, inner: &mut Inner, filter: &Filter) -> Result<(), Trouble> {
+        let (mac, pairs) = {
+            let settings = self.settings().lock();
+            (settings.config.mac(), settings.pairs)
+        };
+        self.steer(inner, filter, mac, pairs)?;
+        self.settings().lock().filter = filter.clone();
+        Ok(())
+    }
+
+    /// Has the address of the driver's choice.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::set_filter`].
+    pub(crate) fn set_driver_mac(&self, inner: &mut Inner, mac: MacAddress) -> Result<(), Trouble> {
+        let (filter, pairs) = {
+            let settings = self.settings().lock();
+            (settings.filter.clone(), settings.pairs)
+        };
+        self.steer(inner, &filter, mac, pairs)?;
+        self.settings().lock().config.set_driver_mac(mac);
+        Ok(())
+    }
+
+    /// Receives what is for the address in the configuration space, if a driver runs; if none does,
+    /// that is done when one begins.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::set_filter`].
+    pub(crate) fn move_address(&self, inner: &mut Inner) -> Result<(), Trouble> {
+        if self.moving(inner).is_empty() {
+            return Ok(());
+        }
+        let (filter, mac, pairs) = {
+            let settings = self.settings().lock();
+            let mac = settings.config.mac();
+            (settings.filter.clone(), mac, settings.pairs)
+        };
+        self.steer(inner, &filter, mac, pairs)
+    }
+
+    /// Uses the first `pairs` pairs of queues.
+    ///
+    /// # Errors
+    ///
+    /// As many are used as before, or the device has no firmware, or a queue could not be stopped.
+    pub(crate) fn set_pairs(&self, inner: &mut Inner, pairs: u16) -> Result<(), Trouble> {
+        let before = self.active();
+        let (filter, mac, old) = {
+            let mut settings = self.settings().lock();
+            let old = core::mem::replace(&mut settings.pairs, pairs);
+            (settings.filter.clone(), settings.config.mac(), old)
+        };
+        let after = self.active();
+        let running = self.ask(|life| life.running());
+        let added = running.intersection(after.without(before));
+        let result = self
+            .start(inner, added, false)
+            .and_then(|()| self.steer(inner, &filter, mac, pairs));
+        if let Err(trouble) = result {
+            self.settings().lock().pairs = old;
+            return Err(trouble);
+        }
+        for index in added.iter() {
+            self.look_at(index);
+        }
+        let removed: QueueSet = running.intersection(before.without(after));
+        self.stop(inner, removed, true)
+            .map_err(|unstopped| unstopped.trouble)
+    }
+
+    fn steer(
+        &self,
+        inner: &mut Inner,
+        filter: &Filter,
+        mac: MacAddress,
+        pairs: u16,
+    ) -> Result<(), Trouble> {
+        let objects = inner.objects.as_mut().ok_or(Trouble::NoFirmware)?;
+        let receivers = objects.receivers(pairs)?;
+        let wanted = Wanted {
+            filter,
+            mac,
+            features: self.ask(|life| life.features()),
+            receivers: &receivers,
+        };
+        let mut batch = objects.era.batch();
+        objects.steering.change(&mut batch, &wanted)?;
+        objects.steering.changed(&mut batch.run()?)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,305 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Starts virtqueues.
+//!
+//! When a driver begins, its memory is made known to the firmware, and then all queues it may use
+//! are given what belongs to it, by one batch of commands; by another those that are enabled are
+//! started. One that is enabled later, as VMMs do it, takes a single command then.
+//!
+//! A doorbell that is rung before a queue is ready is lost in hardware, so each one that was
+//! started is rung for once.
+
+use kernel::prelude::*;
+use prm::virtq::{
+    ModifyVirtioNetQ,
+    State, //
+};
+use vdpa::device::User;
+use virtio::{
+    features::Features,
+    lifecycle::QueueSet, //
+};
+
+use super::{
+    control::Ring,
+    machine::{
+        Inner,
+        Machine, //
+    },
+    map::Keys,
+    objects::Objects,
+    offer,
+    queue::{
+        fields::{
+            way,
+            Fields,
+            Stage,
+            Way, //
+        },
+        Change, //
+    },
+    steering::Wanted,
+    trouble::Trouble, //
+};
+use crate::hca::{
+    Batch,
+    Failure,
+    Replies, //
+};
+
+/// Changes of queues that go together in a batch.
+struct Changes {
+    batch: Batch,
+    changes: KVec<(u16, Change)>,
+}
+
+impl Changes {
+    fn new(objects: &Objects) -> Self {
+        Self {
+            batch: objects.era.batch(),
+            changes: KVec::new(),
+        }
+    }
+
+    fn put(
+        &mut self,
+        objects: &Objects,
+        index: u16,
+        select: u64,
+        fields: &Fields,
+        state: Option<State>,
+    ) -> Result<(), Failure> {
+        let Some(queue) = objects.queues.get(usize::from(index)) else {
+            return Ok(());
+        };
+        self.changes
+            .reserve(1, GFP_KERNEL)
+            .map_err(|error| Failure::not_sent::<ModifyVirtioNetQ>(error.into()))?;
+        let change = queue.change(select, fields, state, &mut self.batch)?;
+        // There is room now.
+        let _ = self.changes.push_within_capacity((index, change));
+        Ok(())
+    }
+
+    /// Has them executed, with what else is in the batch.
+    fn run(self, objects: &mut Objects) -> Result<(Replies, Result<(), Failure>), Failure> {
+        let mut replies = self.batch.run()?;
+        let mut result = Ok(());
+        for (index, change) in self.changes {
+            if let Some(queue) = objects.queues.get_mut(usize::from(index)) {
+                result = result.and(queue.changed(change, &mut replies));
+            }
+        }
+        Ok((replies, result))
+    }
+}
+
+impl Machine {
+    /// Starts `queues`; with `begin`, for a driver that begins.
+    ///
+    /// # Errors
+    ///
+    /// Not all of them run.
+    pub(super) fn start(
+        &self,
+        inner: &mut Inner,
+        queues: QueueSet,
+        begin: bool,
+    ) -> Result<(), Trouble> {
+        if let Some(index) = self.control_index().filter(|index| queues.contains(*index)) {
+            self.start_control(inner, index)?;
+        }
+        let active = self.active();
+        let starting = queues.intersection(active);
+        if starting.is_empty() && !begin {
+            return Ok(());
+        }
+        let features = self.ask(|life| life.features());
+        let Inner {
+            setups,
+            objects,
+            map,
+            user,
+            ..
+        } = inner;
+        let objects = objects.as_mut().ok_or(Trouble::NoFirmware)?;
+
+        // The old keys end when the queues have the new ones.
+        let needed = !starting.is_empty() || *user == User::Kernel || map.has_user_map();
+        let replaced = match needed && (begin || map.is_dirty(&objects.keys)) {
+            true => Some(
+                objects
+                    .keys
+                    .install(&objects.era, objects.pd(), map, *user)?,
+            ),
+            false => None,
+        };
+        let keys = objects.keys.keys();
+        let fields = |index: u16| {
+            let setup = setups.get(usize::from(index));
+            setup.map_or(Fields::default(), |setup| Fields {
+                size: setup.size,
+                desc: setup.desc,
+                driver: setup.driver,
+                device: setup.device,
+                index: Some(setup.index),
+                version_1: features.contains(Features::VERSION_1),
+                features: offer::hardware_bits(features),
+                mkey: keys.data,
+                desc_mkey: keys.rings,
+            })
+        };
+        let mut prepared = starting;
+        if begin {
+            for index in active.iter() {
+                let setup = setups.get(usize::from(index));
+                prepared.set(index, setup.is_some_and(|setup| setup.has_addresses()));
+            }
+            prepared = prepared.union(starting);
+        }
+        self.prepare(objects, prepared, begin, fields)?;
+        self.make_ready(objects, starting, fields)?;
+        drop(replaced);
+        self.set_running(starting, true);
+        Ok(())
+    }
+
+    /// Gives queues the fields they shall have, as far as that is done before they start; with
+    /// `begin`, what leads frames to them as well.
+    fn prepare(
+        &self,
+        objects: &mut Objects,
+        queues: QueueSet,
+        begin: bool,
+        fields: impl Fn(u16) -> Fields + Copy,
+    ) -> Result<(), Trouble> {
+        let resume = objects.era.capabilities().resume();
+        let ways = |objects: &Objects, index: u16| {
+            let queue = objects.queues.get(usize::from(index))?;
+            Some(way(queue.stage(), queue.set(), &fields(index), resume))
+        };
+        let mut anew = QueueSet::EMPTY;
+        for index in queues.iter() {
+            anew.set(index, ways(objects, index) == Some(Way::Anew));
+        }
+        let pairs = self.settings().lock().pairs;
+        objects.renew(anew, pairs, fields)?;
+
+        let mut changes = Changes::new(objects);
+        for index in queues.iter() {
+            if let Some(Way::Two(select)) = ways(objects, index) {
+                changes.put(objects, index, select, &fields(index), None)?;
+            }
+        }
+        if begin {
+            let receivers = objects.receivers(pairs)?;
+            let (filter, mac) = {
+                let settings = self.settings().lock();
+                (settings.filter.clone(), settings.config.mac())
+            };
+            let wanted = Wanted {
+                filter: &filter,
+                mac,
+                features: self.ask(|life| life.features()),
+                receivers: &receivers,
+            };
+            objects.steering.change(&mut changes.batch, &wanted)?;
+        }
+        let (mut replies, result) = changes.run(objects)?;
+        if begin {
+            objects.steering.changed(&mut replies)?;
+        }
+        Ok(result?)
+    }
+
+    /// Has queues that were prepared run.
+    fn make_ready(
+        &self,
+        objects: &mut Objects,
+        queues: QueueSet,
+        fields: impl Fn(u16) -> Fields,
+    ) -> Result<(), Trouble> {
+        let resume = objects.era.capabilities().resume();
+        let mut changes = Changes::new(objects);
+        for index in queues.iter() {
+            let Some(queue) = objects.queues.get(usize::from(index)) else {
+                continue;
+            };
+            let wanted = fields(index);
+            if let Way::One(select) = way(queue.stage(), queue.set(), &wanted, resume) {
+                changes.put(objects, index, select, &wanted, Some(State::RDY))?;
+            }
+        }
+        let (_, result) = changes.run(objects)?;
+        Ok(result?)
+    }
+
+    fn start_control(&self, inner: &mut Inner, index: u16) -> Result<(), Trouble> {
+        if inner.control.is_some() {
+            return Ok(());
+        }
+        let setup = inner.setups.get(usize::from(index));
+        let setup = *setup.ok_or(Trouble::Control(EINVAL))?;
+        let (features, order) = self.ask(|life| (life.features(), life.queue_byte_order(index)));
+        let ring = Ring::start(&setup, features, order).map_err(Trouble::Control)?;
+        inner.control = Some(ring);
+        Ok(())
+    }
+
+    /// Has queues that run use other memory: that which `inner` knows of now.
+    ///
+    /// # Errors
+    ///
+    /// They do not. The keys of before are in use yet.
+    pub(super) fn remap(&self, inner: &mut Inner, running: QueueSet) -> Result<(), Trouble> {
+        let objects = inner.objects.as_mut().ok_or(Trouble::NoFirmware)?;
+        let replaced = objects
+            .keys
+            .install(&objects.era, objects.pd(), &inner.map, inner.user)?;
+        let resume = objects.era.capabilities().resume();
+        // Without a question, where they stand stays what it is in the objects.
+        self.stop(inner, running, !resume)
+            .map_err(|unstopped| unstopped.trouble)?;
+        let objects = inner.objects.as_mut().ok_or(Trouble::NoFirmware)?;
+        let Keys { data, rings } = objects.keys.keys();
+        let mut wanted = KVec::new();
+        for (queue, setup) in objects.queues.iter().zip(inner.setups.iter()) {
+            let index = match resume {
+                true => queue.set().index,
+                false => Some(setup.index),
+            };
+            let fields = Fields {
+                index,
+                mkey: data,
+                desc_mkey: rings,
+                ..*queue.set()
+            };
+            wanted
+                .push(fields, GFP_KERNEL)
+                .map_err(|error| Failure::not_sent::<ModifyVirtioNetQ>(error.into()))?;
+        }
+        let fields = |index: u16| {
+            let fields = wanted.get(usize::from(index));
+            fields.copied().unwrap_or_default()
+        };
+        self.prepare(objects, running, false, fields)?;
+        self.make_ready(objects, running, fields)?;
+        drop(replaced);
+        self.set_running(running, true);
+        for index in running.iter() {
+            self.look_at(index);
+        }
+        Ok(())
+    }
+
+    /// The queues that move frames and run.
+    pub(super) fn moving(&self, inner: &Inner) -> QueueSet {
+        let mut moving = QueueSet::EMPTY;
+        if let Some(objects) = &inner.objects {
+            for (index, queue) in (0..).zip(objects.queues.iter()) {
+                moving.set(index, queue.stage() == Stage::Ready);
+            }
+        }
+        moving
+    }
+}

@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Stops virtqueues: for a while, for good, and where they do not want to.
+//!
+//! All of them are suspended at once, by one batch of commands, and by another the firmware is
+//! asked where they stand. What it says is kept: who asks later costs no command.
+
+use kernel::prelude::*;
+use prm::virtq::{
+    QueryVirtioNetQ,
+    State, //
+};
+use virtio::lifecycle::QueueSet;
+
+use super::{
+    machine::{
+        Inner,
+        Machine, //
+    },
+    queue::{
+        fields::{
+            Fields,
+            Stage, //
+        },
+        Change,
+        Found, //
+    },
+    trouble::Trouble, //
+};
+use crate::hca::{
+    Failure,
+    Ticket, //
+};
+
+/// Queues did not stop.
+pub(super) struct Unstopped {
+    /// Why not.
+    pub(super) trouble: Trouble,
+    /// Whether each queue is one that runs, or one that stands still and can go on.
+    pub(super) can_go_on: bool,
+}
+
+impl Machine {
+    /// Stops `queues`. With `ask` it is noted where they stand.
+    ///
+    /// No interrupt of theirs comes when this has returned.
+    ///
+    /// # Errors
+    ///
+    /// Some did not stop, or do not say where they stand.
+    pub(super) fn stop(
+        &self,
+        inner: &mut Inner,
+        queues: QueueSet,
+        ask: bool,
+    ) -> Result<(), Unstopped> {
+        if queues.is_empty() {
+            return Ok(());
+        }
+        if self
+            .control_index()
+            .is_some_and(|index| queues.contains(index))
+        {
+            self.stop_control(inner);
+        }
+        self.set_running(queues, false);
+        let running = self.in_stage(inner, queues, Stage::Ready);
+        if running.is_empty() {
+            return Ok(());
+        }
+        let suspended = self.suspend(inner, running);
+        for vector in running.iter().filter_map(|index| self.vector(index)) {
+            vector.synchronize();
+        }
+        let still = self.in_stage(inner, running, Stage::Suspended);
+        let asked = match ask {
+            true => self.ask_all(inner, still),
+            false => Ok(()),
+        };
+        suspended.and(asked).map_err(|trouble| Unstopped {
+            trouble,
+            can_go_on: self.in_stage(inner, running, Stage::Lost).is_empty(),
+        })
+    }
+
+    /// The queues among `queues` whose objects are in `stage`.
+    fn in_stage(&self, inner: &Inner, queues: QueueSet, stage: Stage) -> QueueSet {
+        let mut found = QueueSet::EMPTY;
+        if let Some(objects) = &inner.objects {
+            for index in queues.iter() {
+                let queue = objects.queues.get(usize::from(index));
+                found.set(index, queue.is_some_and(|queue| queue.stage() == stage));
+            }
+        }
+        found
+    }
+
+    /// The control queue is served under the lock that is held here: it has stopped as soon as its
+    /// ring is taken away.
+    fn stop_control(&self, inner: &mut Inner) {
+        let Some(ring) = inner.control.take() else {
+            return;
+        };
+        let setup = self
+            .control_index()
+            .and_then(|index| inner.setups.get_mut(usize::from(index)));
+        if let Some(setup) = setup {
+            setup.index = ring.index();
+        }
+    }
+
+    /// Has the firmware suspend queues that run.
+    fn suspend(&self, inner: &mut Inner, queues: QueueSet) -> Result<(), Trouble> {
+        let Some(objects) = &mut inner.objects else {
+            return Ok(());
+        };
+        let mut batch = objects.era.batch();
+        let mut changes: KVec<(u16, Change)> = KVec::new();
+        for index in queues.iter() {
+            let Some(queue) = objects.queues.get(usize::from(index)) else {
+                continue;
+            };
+            changes
+                .reserve(1, GFP_KERNEL)
+                .map_err(|error| Failure::not_sent::<QueryVirtioNetQ>(error.into()))?;
+            let none = Fields::default();
+            let change = queue.change(0, &none, Some(State::SUSPEND), &mut batch)?;
+            // There is room now.
+            let _ = changes.push_within_capacity((index, change));
+        }
+        let mut replies = batch.run()?;
+        let mut result = Ok(());
+        for (index, change) in changes {
+            if let Some(queue) = objects.queues.get_mut(usize::from(index)) {
+                result = result.and(queue.changed(change, &mut replies));
+            }
+        }
+        Ok(result?)
+    }
+
+    /// Asks where queues that stand still are, and notes it.
+    ///
+    /// # Errors
+    ///
+    /// Of a queue that failed by itself, or does not say where it is, that.
+    pub(super) fn ask_all(&self, inner: &mut Inner, queues: QueueSet) -> Result<(), Trouble> {
+        let Some(objects) = &mut inner.objects else {
+            return Ok(());
+        };
+        let mut batch = objects.era.batch();
+        let mut tickets: KVec<(u16, Ticket<QueryVirtioNetQ>)> = KVec::new();
+        for index in queues.iter() {
+            if let Some(queue) = objects.queues.get(usize::from(index)) {
+                let ticket = queue.ask(&mut batch)?;
+                tickets
+                    .push((index, ticket), GFP_KERNEL)
+                    .map_err(|error| Failure::not_sent::<QueryVirtioNetQ>(error.into()))?;
+            }
+        }
+        let mut replies = batch.run()?;
+        let mut result = Ok(());
+        for (index, ticket) in tickets {
+            let at = usize::from(index);
+            let (Some(queue), Some(setup)) = (objects.queues.get_mut(at), inner.setups.get_mut(at))
+            else {
+                continue;
+            };
+            let found = queue.answer(ticket, &mut replies);
+            result = result.and(match found {
+                Ok(Found::Still(index)) => {
+                    setup.index = index;
+                    Ok(())
+                }
+                Ok(Found::Error(error)) => Err(Trouble::Queue(index, error)),
+                Err(failure) => {
+                    // Where it is to go on nobody knows.
+                    queue.lose();
+                    Err(failure.into())
+                }
+            });
+        }
+        result
+    }
+
+    /// Asks where a queue is that runs.
+    ///
+    /// # Errors
+    ///
+    /// The firmware does not say, or the queue failed by itself.
+    pub(super) fn ask_index(&self, inner: &mut Inner, index: u16) -> Result<u16, Trouble> {
+        let objects = inner.objects.as_mut().ok_or(Trouble::NoFirmware)?;
+        let queue = objects.queues.get_mut(usize::from(index));
+        let queue = queue.ok_or(Trouble::NoFirmware)?;
+        let mut batch = objects.era.batch();
+        let ticket = queue.ask(&mut batch)?;
+        match queue.answer(ticket, &mut batch.run()?)? {
+            Found::Still(index) => Ok(index),
+            Found::Error(error) => Err(Trouble::Queue(index, error)),
+        }
+    }
+
+    /// Takes the objects of queues away that did not stop, so that they use the driver's memory no
+    /// more, and makes them anew.
+    pub(super) fn discard(&self, inner: &mut Inner, queues: QueueSet) {
+        let suspended = self.in_stage(inner, queues, Stage::Suspended);
+        let others = self.in_stage(inner, queues, Stage::Init).union(suspended);
+        let mut which = QueueSet::EMPTY;
+        for index in queues.without(others).iter() {
+            which.set(index, index < self.data_queues());
+        }
+        let Some(objects) = &mut inner.objects else {
+            return;
+        };
+        let pairs = self.settings().lock().pairs;
+        let idle = objects.idle();
+        if let Err(failure) = objects.renew(which, pairs, |_| idle) {
+            self.function().recover(&failure);
+        }
+    }
+}

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Why a device cannot do what it shall.
+
+use core::fmt;
+
+use kernel::prelude::*;
+
+use super::map::MapError;
+use crate::hca::Failure;
+
+/// Why a device cannot do what it shall.
+pub(crate) enum Trouble {
+    /// The firmware died, and is not up again.
+    NoFirmware,
+    /// The firmware refused a command, or did not do it.
+    Firmware(Failure),
+    /// The driver's memory cannot be made known to the firmware.
+    Map(MapError),
+    /// A virtqueue failed by itself: which, and how in the firmware's own numbers.
+    Queue(u16, u8),
+    /// The control queue cannot be served: why.
+    Control(Error),
+}
+
+impl From<Failure> for Trouble {
+    fn from(failure: Failure) -> Self {
+        Self::Firmware(failure)
+    }
+}
+
+impl From<MapError> for Trouble {
+    fn from(error: MapError) -> Self {
+        Self::Map(error)
+    }
+}
+
+impl From<Trouble> for Error {
+    fn from(trouble: Trouble) -> Self {
+        match trouble {
+            Trouble::NoFirmware => ENODEV,
+            Trouble::Firmware(failure) => failure.into(),
+            Trouble::Map(error) => error.into(),
+            Trouble::Queue(..) => EIO,
+            Trouble::Control(error) => error,
+        }
+    }
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoFirmware => f.write_str("the firmware is not up"),
+            Self::Firmware(failure) => failure.fmt(f),
+            Self::Map(error) => error.fmt(f),
+            Self::Queue(index, error) => write!(f, "virtqueue {index} failed: error {error:#x}"),
+            Self::Control(error) => {
+                write!(
+                    f,
+                    "the control queue cannot be served: error {}",
+                    -error.to_errno()
+                )
+            }
+        }
+    }
+}
