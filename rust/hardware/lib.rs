@@ -8,6 +8,7 @@
 //!
 //! * [`Device`]: a PCI device that is known to be bound whenever it is used as one,
 //! * [`Memory`]: memory that the device and the driver share,
+//! * [`Mapping`]: memory of somebody else that the device may reach,
 //! * [`Vectors`] and [`Vector`]: its interrupts,
 //! * [`WaitQueue`]: waiting for what an interrupt tells, with a bound on the time.
 //!
@@ -15,12 +16,14 @@
 //! released when that ends, if it was not before.
 
 mod device;
+mod mapping;
 mod memory;
 mod vector;
 mod wait;
 
 pub use self::{
     device::Device,
+    mapping::Mapping,
     memory::Memory,
     vector::{
         Handler,

@@ -134,7 +134,7 @@ impl Machine {
             ),
             false => None,
         };
-        let keys = objects.keys.keys();
+        let keys = objects.keys.keys(*user);
         let fields = |index: u16| {
             let setup = setups.get(usize::from(index));
             setup.map_or(Fields::default(), |setup| Fields {
@@ -261,7 +261,7 @@ impl Machine {
         self.stop(inner, running, !resume)
             .map_err(|unstopped| unstopped.trouble)?;
         let objects = inner.objects.as_mut().ok_or(Trouble::NoFirmware)?;
-        let Keys { data, rings } = objects.keys.keys();
+        let Keys { data, rings } = objects.keys.keys(inner.user);
         let mut wanted = KVec::new();
         for (queue, setup) in objects.queues.iter().zip(inner.setups.iter()) {
             let index = match resume {
