@@ -82,12 +82,13 @@ impl Device {
 
     /// Calls `f` with the device, which stays bound meanwhile. Not to be called again by `f`.
     ///
-    /// May sleep.
+    /// May sleep. The device may be about to be unbound: what `f` gave it to keep might not be
+    /// released, so `f` gives it nothing.
     ///
     /// # Errors
     ///
     /// `ENODEV` if the device is not bound any more; what `f` returns.
-    pub fn bound<R>(&self, f: impl FnOnce(&pci::Device<Bound>) -> Result<R>) -> Result<R> {
+    pub(crate) fn bound<R>(&self, f: impl FnOnce(&pci::Device<Bound>) -> Result<R>) -> Result<R> {
         let bound = self.bound.lock();
         if !*bound {
             return Err(ENODEV);
@@ -124,6 +125,13 @@ impl Device {
         // SAFETY: `device::Device` is transparent; the device is valid and `probe` runs for it, so
         // that its driver is set.
         unsafe { vdpa_bindings::rust_vdpa_driver_override(dev.cast_mut().cast()) }
+    }
+
+    /// Returns whether this is `pdev`.
+    pub(crate) fn is(&self, pdev: &pci::Device<Bound>) -> bool {
+        let pdev: *const pci::Device<Bound> = pdev;
+        // `pci::Device` is transparent, whatever its context.
+        pdev.cast() == self.as_raw().cast_const()
     }
 
     fn as_raw(&self) -> *mut bindings::pci_dev {

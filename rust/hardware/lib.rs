@@ -7,7 +7,8 @@
 //! until the last of what was given to the device to keep is released. So here is
 //!
 //! * [`Device`]: a PCI device that is known to be bound whenever it is used as one,
-//! * [`Memory`]: memory that the device and the driver share,
+//! * [`Memory`]: memory that the device and the driver share, and [`DeviceMemory`], which is the
+//!   device's,
 //! * [`Mapping`]: memory of somebody else that the device may reach,
 //! * [`Vectors`] and [`Vector`]: its interrupts,
 //! * [`WaitQueue`]: waiting for what an interrupt tells, with a bound on the time.
@@ -24,7 +25,10 @@ mod wait;
 pub use self::{
     device::Device,
     mapping::Mapping,
-    memory::Memory,
+    memory::{
+        DeviceMemory,
+        Memory, //
+    },
     vector::{
         Handler,
         Vector,

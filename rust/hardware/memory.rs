@@ -3,7 +3,10 @@
 //! Memory that a device and its driver share.
 
 use kernel::{
-    dma::Coherent,
+    dma::{
+        Coherent,
+        CoherentHandle, //
+    },
     io::{
         Io,
         SysMem, //
@@ -105,5 +108,27 @@ impl Memory {
     pub fn store(&self, at: usize, byte: u8) -> Result {
         dma_mb(Write);
         self.write(at, &[byte])
+    }
+}
+
+/// Coherent memory in one piece that only the device uses.
+///
+/// To be dropped as [`Memory`] is.
+pub struct DeviceMemory(CoherentHandle);
+
+impl DeviceMemory {
+    /// Allocates `len` bytes, not 0.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV` if the device is not bound, `ENOMEM`, `EINVAL`.
+    pub fn new(device: &Device, len: usize) -> Result<Self> {
+        let memory = device.bound(|pdev| CoherentHandle::alloc(pdev.as_ref(), len, GFP_KERNEL))?;
+        Ok(Self(memory))
+    }
+
+    /// Where it is for the device.
+    pub fn addr(&self) -> u64 {
+        self.0.dma_address()
     }
 }

@@ -43,27 +43,31 @@ pub struct Vectors {
 }
 
 impl Vectors {
-    /// Allocates between `least` and `most` vectors.
+    /// Allocates between `least` and `most` vectors of `pdev`, which is `device`: that it is bound for
+    /// the length of the call is what the type says. Whoever knows only by [`Device::bound`] may be
+    /// late: what the device was given to keep is being released then, and nothing can be added.
     ///
     /// # Errors
     ///
-    /// `ENODEV` if the device is not bound, `ENOSPC` if there are too few, `ENOMEM`, and what C
+    /// `EINVAL` if it is another device, `ENOSPC` if there are too few vectors, `ENOMEM`, and what C
     /// reports.
-    pub fn new(device: &Arc<Device>, least: u16, most: u16) -> Result<Arc<Self>> {
-        let (registration, len) = device.bound(|pdev| {
-            // SAFETY: The registration is dropped at the latest when the device is unbound, which
-            // is what `Devres` is for.
-            let pdev = unsafe { lasting(pdev) };
-            let types = IrqTypes::default().with(IrqType::MsiX);
-            let registration = pdev.alloc_irq_vectors(least.into(), most.into(), types)?;
-            let len = u16::try_from(registration.len())?;
-            Ok((
-                Devres::new(pdev.as_ref(), Ok::<_, Error>(registration)?)?,
-                len,
-            ))
-        })?;
+    pub fn new(
+        device: &Arc<Device>,
+        pdev: &pci::Device<Bound>,
+        least: u16,
+        most: u16,
+    ) -> Result<Arc<Self>> {
+        if !device.is(pdev) {
+            return Err(EINVAL);
+        }
+        // SAFETY: The registration is dropped at the latest when the device is unbound, which is
+        // what `Devres` is for.
+        let lasting = unsafe { lasting(pdev) };
+        let types = IrqTypes::default().with(IrqType::MsiX);
+        let registration = lasting.alloc_irq_vectors(least.into(), most.into(), types)?;
+        let len = u16::try_from(registration.len())?;
         let this = Self {
-            registration,
+            registration: Devres::new(pdev.as_ref(), Ok::<_, Error>(registration)?)?,
             len,
             device: device.clone(),
         };
@@ -122,46 +126,42 @@ pub struct Vector<H: Handler> {
 }
 
 impl<H: Handler> Vector<H> {
-    /// Has vector `index` call `handler`. Vectors are spread over the processors, from those near
-    /// the device on; that can be changed as for any interrupt.
+    /// Has vector `index` of `pdev` call `handler`. Vectors are spread over the processors, from those
+    /// near the device on; that can be changed as for any interrupt.
     ///
     /// # Errors
     ///
-    /// `EINVAL` if there is no such vector; `ENODEV` if the device is not bound, `ENOMEM`, and what
-    /// C reports.
+    /// `EINVAL` if there is no such vector, or it is another device; `ENOMEM`, and what C reports.
     pub fn new(
         vectors: &Arc<Vectors>,
+        pdev: &pci::Device<Bound>,
         index: u16,
         name: &'static CStr,
         handler: Arc<H>,
     ) -> Result<Self> {
-        if index >= vectors.len {
+        if index >= vectors.len || !vectors.device.is(pdev) {
             return Err(EINVAL);
         }
-        let (registration, irq) = vectors.device.bound(|pdev| {
-            // SAFETY: The handler is gone at the latest when the device is unbound, which is what
-            // `Devres` is for; and before the vectors are: those were given to the device before
-            // it, and are kept by `_vectors` otherwise.
-            let pdev = unsafe { lasting(pdev) };
-            let registered: *const IrqVectorRegistration<'static> =
-                vectors.registration.access(pdev.as_ref())?;
-            // SAFETY: As above.
-            let registered = unsafe { &*registered };
-            let request: IrqRequest<'static> = registered.index(index.into())?.into();
-            let irq = request.irq();
-            // SAFETY: The registration is not leaked: `Devres` drops it.
-            let registration = unsafe {
-                irq::Registration::new(
-                    request,
-                    Flags::TRIGGER_NONE,
-                    name,
-                    Ok::<_, Error>(Shared(handler)),
-                )
-            };
-            let registration = Devres::new(pdev.as_ref(), registration)?;
-            spread(pdev.as_ref(), irq, index);
-            Ok((registration, irq))
-        })?;
+        let registered: *const IrqVectorRegistration<'static> =
+            vectors.registration.access(pdev.as_ref())?;
+        // SAFETY: The vectors are there for longer than what is made of this reference: it is gone
+        // at the latest when the device is unbound, which is what `Devres` is for; and before the
+        // vectors are: those were given to the device before it, and are kept by `vectors`
+        // otherwise.
+        let registered = unsafe { &*registered };
+        let request: IrqRequest<'static> = registered.index(index.into())?.into();
+        let irq = request.irq();
+        // SAFETY: The registration is not leaked: `Devres` drops it.
+        let registration = unsafe {
+            irq::Registration::new(
+                request,
+                Flags::TRIGGER_NONE,
+                name,
+                Ok::<_, Error>(Shared(handler)),
+            )
+        };
+        let registration = Devres::new(pdev.as_ref(), registration)?;
+        spread(pdev.as_ref(), irq, index);
         Ok(Self {
             _registration: registration,
             index,

@@ -53,7 +53,6 @@ use super::{
     },
     init_segment::InitSegment,
     interrupts::{
-        self,
         Interrupts,
         Taken, //
     },
@@ -125,7 +124,7 @@ pub(crate) fn bring_up(pdev: &pci::Device<Core<'_>>, timeout_ms: u32) -> Result<
     segment.wait().inspect_err(|_| {
         dev_err!(pdev, "the firmware does not start\n");
     })?;
-    let interrupts = Interrupts::new(&device, interrupts::MOST).inspect_err(|error| {
+    let interrupts = Interrupts::new(&device, pdev).inspect_err(|error| {
         dev_err!(pdev, "no interrupt vector: error {}\n", -error.to_errno());
     })?;
     let clients = Clients::new()?;

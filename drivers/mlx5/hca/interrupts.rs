@@ -16,8 +16,11 @@ use hardware::{
     Vectors, //
 };
 use kernel::{
+    cpu::nr_cpu_ids,
     cpumask::Cpumask,
+    device::Bound,
     new_spinlock_irq,
+    pci,
     prelude::*,
     sync::{
         Arc,
@@ -29,7 +32,7 @@ use vdpa::Callbacks;
 use super::eq::Events;
 
 /// The most vectors of a function: the bits of [`Free`].
-pub(crate) const MOST: u16 = 64;
+const MOST: u16 = 64;
 
 /// The vector of what the firmware has to say by itself, and of who shares one.
 const SHARED: u16 = 0;
@@ -185,20 +188,29 @@ pub(crate) struct Interrupts {
 }
 
 impl Interrupts {
-    /// Requests up to `most` vectors, and one at least.
+    /// Requests one vector for the firmware, and two for each processor, as far as the device and the
+    /// system have them; one at least.
     ///
     /// # Errors
     ///
     /// As [`Vectors::new`] and [`Vector::new`].
-    pub(crate) fn new(device: &Arc<Device>, most: u16) -> Result<Arc<Self>> {
-        let vectors = Vectors::new(device, 1, most.clamp(1, MOST))?;
+    pub(crate) fn new(device: &Arc<Device>, pdev: &pci::Device<Bound>) -> Result<Arc<Self>> {
+        // All functions of a host share what each processor has of vectors.
+        let wanted = 2 * nr_cpu_ids() + 1;
+        let wanted = u16::try_from(wanted).map_or(MOST, |wanted| wanted.min(MOST));
+        let vectors = Vectors::new(device, pdev, 1, wanted)?;
         let mut all = KVec::with_capacity(vectors.len().into(), GFP_KERNEL)?;
         for index in 0..vectors.len() {
             let line = Line::new(index)?;
-            let vector = Vector::new(&vectors, index, crate::NAME, line.clone())?;
-            all.push(Requested { line, vector }, GFP_KERNEL)?;
+            match Vector::new(&vectors, pdev, index, crate::NAME, line.clone()) {
+                Ok(vector) => all.push(Requested { line, vector }, GFP_KERNEL)?,
+                Err(error) if all.is_empty() => return Err(error),
+                // The system has no more.
+                Err(_) => break,
+            }
         }
-        let free = Free::new(vectors.len());
+        // No more than `MOST`.
+        let free = Free::new(all.len() as u16);
         Arc::pin_init(
             pin_init!(Self {
                 all,
@@ -221,6 +233,14 @@ impl Interrupts {
     pub(crate) fn shared(&self) -> Result<&Arc<Line>> {
         let requested = self.all.get(usize::from(SHARED)).ok_or(ENODEV)?;
         Ok(&requested.line)
+    }
+
+    /// Looks at all event queues, as if each vector was raised: an interrupt may be lost, and with it
+    /// all that would follow.
+    pub(crate) fn look(&self) {
+        for requested in self.all.iter() {
+            requested.line.look();
+        }
     }
 
     /// A vector that nobody else has, or the shared one if all are taken.

@@ -6,8 +6,8 @@
 //! it gives them back. Each is known by its address, so that it is seen if one comes back that it
 //! never had, or twice.
 
+use hardware::DeviceMemory;
 use kernel::{
-    dma::CoherentHandle,
     new_mutex,
     page::PAGE_SIZE,
     prelude::*,
@@ -56,7 +56,7 @@ const TAKEN: u32 = 512;
 pub(crate) struct Pages {
     firmware: Arc<Firmware>,
     #[pin]
-    given: Mutex<RBTree<u64, CoherentHandle>>,
+    given: Mutex<RBTree<u64, DeviceMemory>>,
     /// How many the firmware asked for by events, less how many it offered back.
     asked: Atomic<i32>,
 }
@@ -110,10 +110,8 @@ impl Pages {
             .map_err(|error| no_memory(error.into()))?;
         for _ in 0..count {
             let device = self.firmware.device();
-            let page = device
-                .bound(|pdev| CoherentHandle::alloc(pdev.as_ref(), BYTES, GFP_KERNEL))
-                .map_err(no_memory)?;
-            tail.extend_from_slice(&page.dma_address().to_be_bytes(), GFP_KERNEL)
+            let page = DeviceMemory::new(device, BYTES).map_err(no_memory)?;
+            tail.extend_from_slice(&page.addr().to_be_bytes(), GFP_KERNEL)
                 .map_err(|error| no_memory(error.into()))?;
             fresh
                 .push(page, GFP_KERNEL)
@@ -124,7 +122,7 @@ impl Pages {
             let mut given = self.given.lock();
             for page in fresh {
                 given
-                    .try_create_and_insert(page.dma_address(), page, GFP_KERNEL)
+                    .try_create_and_insert(page.addr(), page, GFP_KERNEL)
                     .map_err(no_memory)?;
             }
         }
