@@ -250,9 +250,15 @@ impl Life {
     fn next(&self, state: &mut State) -> Option<State> {
         match state {
             State::Running(running, watch) => {
-                let death = self.judge(watch.look(&self.segment));
+                self.interrupts.look();
+                let mut verdict = watch.look(&self.segment);
+                if running.firmware().is_dead() {
+                    // A command found nobody, even if somebody answers again by now.
+                    verdict = Verdict::Dead(Death::Gone);
+                }
+                let is_dead = self.judge(verdict);
                 let wanted_anew = self.wanted_anew.xchg(false, Relaxed);
-                if death.is_none() && !wanted_anew {
+                if !is_dead && !wanted_anew {
                     return None;
                 }
                 // No command is waited for from here on, and what the firmware has ends unasked.
@@ -261,18 +267,19 @@ impl Life {
                 let era = self.era.lock().take();
                 drop(era);
                 self.clients.each(|client| client.died());
-                // What was pulled out comes back as another device.
-                Some(if death == Some(Death::Gone) {
-                    State::GivenUp
-                } else {
-                    State::Waiting {
-                        attempts: 0,
-                        looks: 0,
-                    }
+                Some(State::Waiting {
+                    attempts: 0,
+                    looks: 0,
                 })
             }
             State::Waiting { attempts, looks } => {
-                if !self.segment.is_ready() {
+                // Firmware that did not say that it let go of what it was given may yet use it.
+                let is_disabled = self.segment.is_disabled();
+                if !is_disabled && !self.segment.is_gone() {
+                    // Who was away when it was told is told again.
+                    self.segment.disable();
+                }
+                if !is_disabled || !self.segment.is_ready() {
                     *looks += 1;
                     return (*looks >= LOOKS).then(|| self.give_up());
                 }
@@ -309,18 +316,18 @@ impl Life {
         }
     }
 
-    /// Says what is wrong; returns why the firmware is dead, if it is.
-    fn judge(&self, verdict: Verdict) -> Option<Death> {
+    /// Says what is wrong; returns whether the firmware is dead.
+    fn judge(&self, verdict: Verdict) -> bool {
         let device: &Device = &self.device;
         match verdict {
-            Verdict::Well => None,
+            Verdict::Well => false,
             Verdict::Ill(syndrome) => {
                 dev_warn!(device, "the firmware is not well: {}\n", Show(syndrome));
-                None
+                false
             }
             Verdict::Dead(death) => {
                 dev_err!(device, "the firmware is dead: {}\n", Show(death));
-                Some(death)
+                true
             }
         }
     }

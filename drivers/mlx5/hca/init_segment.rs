@@ -158,6 +158,12 @@ impl InitSegment {
         self.0.write(QUEUE_LOW, interface);
     }
 
+    /// Returns whether nobody has the function, says the firmware: it does not use anything that it
+    /// was given.
+    pub(crate) fn is_disabled(&self) -> bool {
+        u64::from(self.health().interface) == NicInterface::DISABLED.into_bits()
+    }
+
     /// Has the firmware look at slots of the command queue, a bit for each.
     pub(crate) fn ring(&self, slots: u32) {
         self.0.write(DOORBELL, slots);
