@@ -371,6 +371,25 @@ def delayed(model):
             assert time.monotonic() - start > 3
 
 
+@suite.test(timeout=200)
+def late(model):
+    """Commands that come back after they were given up leave nothing behind."""
+    function = mlx5.functions()["new0"]
+    with loaded(command_timeout_ms=500), model.clean(), bound(model, function):
+        before = model.objects(function)["pages"]
+        # There is one slot for these.
+        for _ in range(3):
+            with model.fault(function, "delay", command="MANAGE_PAGES", ms=1500), \
+                    mlx5.KernelLog() as log:
+                with model.fault(function, "page_request", pages=4):
+                    log.wait("MANAGE_PAGES (0x108) not complete after 500 ms", 20)
+                vdpa.wait_until(
+                    lambda: model.objects(function)["pages"] == before + 4, "pages", 20)
+            with model.fault(function, "page_request", pages=-4):
+                vdpa.wait_until(
+                    lambda: model.objects(function)["pages"] == before, "pages", 20)
+
+
 @suite.test(timeout=300)
 def interrupts(model):
     """Interrupts are lost, and come for nothing: commands end all the same."""
@@ -384,6 +403,29 @@ def interrupts(model):
             for vector in range(3):
                 with model.fault(function, "spurious_interrupt", vector=vector, count=50):
                     pass
+
+
+@suite.test()
+def interrupt(model):
+    """One interrupt is lost: what it would have told is found, and the next one comes."""
+    function = mlx5.functions()["new0"]
+
+    def ask(change, wanted):
+        with model.fault(function, "page_request", pages=change):
+            vdpa.wait_until(lambda: model.objects(function)["pages"] == wanted, "pages", 20)
+
+    with model.clean(), bound(model, function):
+        before = model.objects(function)["pages"]
+        with model.fault(function, "lose_interrupts", vector=0) as hits:
+            with model.fault(function, "page_request", pages=1):
+                vdpa.wait_until(hits, "an interrupt that is lost", 20)
+        vdpa.wait_until(lambda: model.objects(function)["pages"] == before + 1, "pages", 20)
+        start = time.monotonic()
+        for _ in range(5):
+            ask(2, before + 3)
+            ask(-2, before + 1)
+        assert time.monotonic() - start < 8, "interrupts stay away"
+        ask(-1, before)
 
 
 @suite.test()
@@ -449,13 +491,28 @@ def recovery(model):
         # Interrupts are there until the end.
         with mlx5.KernelLog() as log:
             unbind(function)
-            assert "no interrupt tells" not in log.read(), log.text
+            assert "no interrupt told" not in log.read(), log.text
 
 
 @suite.test(timeout=200)
 def gone(model):
-    """The device is pulled out: it is given up, and unbound at once."""
+    """The device is pulled out: nothing is asked of it, and it is unbound at once."""
     dies(model, "gone", "dead: the device does not answer")
+
+
+@suite.test(timeout=200)
+def back(model):
+    """A device that did not answer for a while is brought up again."""
+    function = mlx5.functions()["new0"]
+    with bound(model, function):
+        before = model.objects(function)
+        for _ in range(3):
+            with mlx5.KernelLog() as log:
+                with model.fault(function, "gone"):
+                    log.wait("dead: the device does not answer", 20)
+                    time.sleep(2)
+                log.wait(": ready", 20)
+            assert model.objects(function) == before, model.objects(function)
 
 
 @suite.test()

@@ -227,6 +227,11 @@ impl Eq {
         self.eqn
     }
 
+    /// What there is to read of it.
+    pub(crate) fn events(&self) -> &Arc<Events> {
+        &self.events
+    }
+
     /// The vector it interrupts by.
     pub(crate) fn line(&self) -> &Arc<Line> {
         &self.line

@@ -232,7 +232,7 @@ impl Firmware {
     /// Keeps the firmware from using memory, if it may do so yet.
     pub(crate) fn stop(&self) {
         self.queue.kill();
-        if self.unclean.load(Relaxed) || self.queue.lost_slots() != 0 {
+        if self.unclean.load(Relaxed) || self.queue.has_lost() {
             self.segment.disable();
             self.device.stop_dma();
         }

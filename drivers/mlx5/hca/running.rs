@@ -194,7 +194,7 @@ struct CommandEvents {
 
 impl CommandEvents {
     fn new(queue: &Arc<Queue>, eq: Eq) -> Self {
-        queue.wait_by_event(true);
+        queue.wait_by(Some(eq.events().clone()));
         Self {
             queue: queue.clone(),
             _eq: eq,
@@ -205,7 +205,7 @@ impl CommandEvents {
 impl Drop for CommandEvents {
     fn drop(&mut self) {
         // The queue itself is dropped behind this.
-        self.queue.wait_by_event(false);
+        self.queue.wait_by(None);
     }
 }
 

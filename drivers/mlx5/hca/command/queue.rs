@@ -5,10 +5,12 @@
 //! Who has commands to execute puts them into free slots, rings for all of them at once, and waits.
 //! As soon as one is complete its outcome is taken and its slot filled again. Until there is an
 //! event queue for commands the entries are looked at again and again; from then on an interrupt
-//! says which are complete, and the entries are looked at only where no interrupt came for a while.
+//! says which are complete. Where none came for a while, both the event queue and the entries are
+//! looked at: an interrupt that is lost costs a second, once.
 //!
 //! There is a bound on the time of every command. One that is not complete by then leaves its slot
-//! and its mailboxes behind: the firmware may write there yet.
+//! and its mailboxes behind: the firmware may write there yet. They are used again when it turns out
+//! that the firmware was just slow, and gave them back.
 
 use hardware::{
     Device,
@@ -21,10 +23,6 @@ use kernel::{
     new_spinlock_irq,
     prelude::*,
     sync::{
-        atomic::{
-            Atomic,
-            Relaxed, //
-        },
         Arc,
         Mutex,
         SpinLockIrq, //
@@ -67,7 +65,10 @@ use super::{
     Request, //
 };
 use crate::hca::{
-    eq::Sink,
+    eq::{
+        Events,
+        Sink, //
+    },
     init_segment::{
         Geometry,
         InitSegment, //
@@ -105,8 +106,9 @@ pub(crate) struct Queue {
     entries: Memory,
     log_stride: u8,
     timeout_ms: u32,
-    /// Whether an event queue tells which commands are complete.
-    by_event: Atomic<bool>,
+    /// What tells which commands are complete, if an event queue does.
+    #[pin]
+    events: SpinLockIrq<Option<Arc<Events>>>,
     #[pin]
     state: SpinLockIrq<State>,
     #[pin]
@@ -115,7 +117,14 @@ pub(crate) struct Queue {
     spare: Mutex<Spare>,
     /// What the firmware may write to yet, as far as the queue knows.
     #[pin]
-    lost: Mutex<KVec<Memory>>,
+    lost: Mutex<KVec<Lost>>,
+}
+
+/// What a command was given that did not come back in time.
+struct Lost {
+    slot: u8,
+    input: Option<Memory>,
+    output: Option<Memory>,
 }
 
 struct State {
@@ -172,8 +181,7 @@ impl Queue {
             small: kept()?,
             large: kept()?,
         };
-        // Each slot is lost once at most, with two pieces of memory.
-        let lost = KVec::with_capacity(2 * slots.len(), GFP_KERNEL)?;
+        let lost = KVec::with_capacity(slots.len(), GFP_KERNEL)?;
         let state = State {
             slots,
             token: 0,
@@ -186,7 +194,7 @@ impl Queue {
                 entries,
                 log_stride: geometry.log_stride,
                 timeout_ms,
-                by_event: Atomic::new(false),
+                events <- new_spinlock_irq!(None),
                 state <- new_spinlock_irq!(state),
                 changed <- WaitQueue::new(),
                 spare <- new_mutex!(spare),
@@ -198,9 +206,10 @@ impl Queue {
         Ok(this)
     }
 
-    /// Waits for commands by their events from now on, or by looking at their entries.
-    pub(crate) fn wait_by_event(&self, by_event: bool) {
-        self.by_event.store(by_event, Relaxed);
+    /// Waits for commands by their `events` from now on, or with `None` by looking at their entries.
+    pub(crate) fn wait_by(&self, events: Option<Arc<Events>>) {
+        let before = core::mem::replace(&mut *self.events.lock(), events);
+        drop(before);
     }
 
     /// The firmware is dead: commands that it has are given up, and no other is sent.
@@ -216,9 +225,11 @@ impl Queue {
         self.state.lock().dead
     }
 
-    /// How many slots were lost to commands that did not come back.
-    pub(crate) fn lost_slots(&self) -> u32 {
-        self.state.lock().slots.lost()
+    /// Returns whether the firmware may still write to what a command was given that did not come
+    /// back.
+    pub(crate) fn has_lost(&self) -> bool {
+        self.reclaim();
+        self.state.lock().slots.lost() != 0
     }
 
     /// Has commands executed, as many at once as there are slots, in no order. Returns the outcome
@@ -247,15 +258,20 @@ impl Queue {
         let most = requests.len().min(32);
         let mut flights = KVec::with_capacity(most, GFP_KERNEL).map_err(no_memory)?;
 
+        // Who waited for a slot in vain once does not do so again for each command.
+        let mut is_patient = true;
         let mut waiting = requests.iter().map(AsRef::as_ref).enumerate().peekable();
         loop {
             let mut rung = 0u32;
             while let Some((index, request)) = waiting.peek().copied() {
                 // Only who has no slot waits for one.
                 let has_none = flights.is_empty();
-                let prepared = match self.take(request.lane(), has_none) {
+                let prepared = match self.take(request.lane(), has_none && is_patient) {
                     Some((slot, token)) => self.prepare(request, index, slot, token),
-                    None if has_none => Err(self.no_slot()),
+                    None if has_none => {
+                        is_patient = false;
+                        Err(self.no_slot())
+                    }
                     None => break,
                 };
                 waiting.next();
@@ -306,18 +322,39 @@ impl Queue {
                     state.token = state.token.checked_add(1).unwrap_or(1);
                     return Some((slot, state.token));
                 }
-                if !state.slots.is_usable(lane) {
-                    return None;
-                }
+            }
+            if self.reclaim() {
+                continue;
             }
             if !wait || start.elapsed().as_millis() >= i64::from(self.timeout_ms) {
                 return None;
             }
             self.changed.wait(self.timeout_ms.min(LOOK_MS), || {
                 let state = self.state.lock();
-                state.dead || state.slots.is_free(lane) || !state.slots.is_usable(lane)
+                state.dead || state.slots.is_free(lane)
             });
         }
+    }
+
+    /// Takes back the slots of commands that came back after all: the firmware does not write any
+    /// more to what they were given. Returns whether there were any.
+    fn reclaim(&self) -> bool {
+        let lost = self.state.lock().slots.lost();
+        let back = self.given_back(lost);
+        if back == 0 {
+            return false;
+        }
+        let mut lost = self.lost.lock();
+        let is_back = |lost: &Lost| back & 1 << lost.slot != 0;
+        while let Some(Ok(found)) = lost.iter().position(is_back).map(|at| lost.remove(at)) {
+            self.put_back(found.input);
+            self.put_back(found.output);
+            // One by one, and only those that are in the list: others may do the same at once.
+            self.state.lock().slots.find(1 << found.slot);
+        }
+        drop(lost);
+        self.changed.wake();
+        true
     }
 
     /// Writes a command into its slot, which is free again if that fails.
@@ -441,17 +478,21 @@ impl Queue {
         let left = i64::from(self.timeout_ms) - oldest.unwrap_or(0);
         let left = u32::try_from(left).unwrap_or(0);
         let patience = left.min(LOOK_MS);
-        if self.by_event.load(Relaxed) {
+        let events = self.events.lock().clone();
+        if let Some(events) = events {
             if self.changed.wait(patience, is_over) {
                 return;
             }
-            if self.look(mine) == 0 {
+            // The interrupt may be lost, and with it all that would follow: the events are looked
+            // for, which has the firmware interrupt for the next.
+            events.take();
+            if self.look(mine) == 0 && !is_over() {
                 self.check();
             } else if UNTOLD.allow() {
                 let device: &Device = &self.device;
                 dev_warn!(
                     device,
-                    "commands end, and no interrupt tells: they take {} ms each\n",
+                    "commands ended, and no interrupt told for {} ms\n",
                     LOOK_MS
                 );
             }
@@ -580,17 +621,23 @@ impl Queue {
         Ok(())
     }
 
-    /// Gives a command up. Its slot and its memory are not used again.
+    /// Gives a command up. Its slot and its memory are not used again until it comes back.
     fn lose(&self, flight: Flight) {
-        self.state.lock().slots.lose(flight.slot);
-        // Who waits for a slot may do so for nothing now.
-        self.changed.wake();
         let mut lost = self.lost.lock();
-        for memory in [flight.input, flight.output].into_iter().flatten() {
-            if let Err(rest) = lost.push_within_capacity(memory) {
-                // There is room for all slots; better lost for good than used twice.
-                core::mem::forget(rest);
-            }
+        self.state.lock().slots.lose(flight.slot);
+        let Flight {
+            slot,
+            input,
+            output,
+            ..
+        } = flight;
+        if let Err(rest) = lost.push_within_capacity(Lost {
+            slot,
+            input,
+            output,
+        }) {
+            // There is room for all slots; better lost for good than used twice.
+            core::mem::forget(rest);
         }
     }
 }

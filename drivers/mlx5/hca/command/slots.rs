@@ -4,15 +4,15 @@
 //!
 //! ```text
 //!   free ──take──> taken ──send──> busy ──complete──> done ──release──> free
-//!                                   │                  │
-//!                                   └─────── lose ─────┴──────────────> lost
+//!                                   │                  │                  ^
+//!                                   └─────── lose ─────┴──> lost ──find───┘
 //! ```
 //!
 //! A slot is busy once its command is written: until then it says that the last one is complete, as
 //! an event that comes late may.
 //!
 //! A slot whose command did not come back in time is lost: the firmware may still write to what
-//! the command was given. It is not used again in this life of the queue.
+//! the command was given. It is not used again until the command came back after all.
 
 /// What a slot is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,11 +90,6 @@ impl Slots {
         self.free(lane) != 0
     }
 
-    /// Returns whether there is a slot that is not lost.
-    pub(crate) fn is_usable(&self, lane: Lane) -> bool {
-        self.lane(lane) & !self.lost != 0
-    }
-
     /// Commands are complete, a bit for each. Bits of slots that have none change nothing.
     pub(crate) fn complete(&mut self, slots: u32) {
         let slots = slots & self.busy;
@@ -132,9 +127,14 @@ impl Slots {
         }
     }
 
-    /// How many slots were lost.
+    /// Which slots are lost.
     pub(crate) fn lost(&self) -> u32 {
-        self.lost.count_ones()
+        self.lost
+    }
+
+    /// Commands of lost slots came back, a bit for each.
+    pub(crate) fn find(&mut self, slots: u32) {
+        self.lost &= !slots;
     }
 }
 
@@ -188,23 +188,26 @@ mod tests {
     }
 
     #[test]
-    fn what_is_lost_stays_so() {
+    fn what_is_lost_stays_so_until_it_is_found() {
         let mut slots = Slots::new(2).unwrap();
         let slot = slots.take(Lane::General).unwrap();
         slots.send(1 << slot);
         slots.lose(slot);
         slots.complete(u32::MAX);
-        assert_eq!((slots.busy(), slots.done(), slots.lost()), (0, 0, 1));
+        assert_eq!((slots.busy(), slots.done(), slots.lost()), (0, 0, 0b1));
         assert_eq!(slots.take(Lane::General), Some(1));
         assert_eq!(slots.take(Lane::General), Some(2));
         assert_eq!(slots.take(Lane::General), None);
         slots.send(0b110);
         slots.lose(1);
-        assert!(slots.is_usable(Lane::General));
         slots.lose(2);
         slots.lose(2);
-        assert!(!slots.is_usable(Lane::General) && slots.is_usable(Lane::Pages));
-        assert_eq!(slots.lost(), 3);
+        assert!(!slots.is_free(Lane::General) && slots.is_free(Lane::Pages));
+        assert_eq!(slots.lost(), 0b111);
+        slots.find(0b10);
+        assert_eq!(slots.lost(), 0b101);
+        assert_eq!(slots.take(Lane::General), Some(1));
+        assert_eq!(slots.take(Lane::General), None);
     }
 
     #[test]
