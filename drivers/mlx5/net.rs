@@ -35,3 +35,5 @@ mod steering;
 mod stop;
 mod trouble;
 mod wire;
+
+pub(crate) use self::mgmt::Manager;

@@ -46,6 +46,7 @@ use super::{
         GROUP_DATA,
         GROUP_RINGS, //
     },
+    mgmt::Place,
     objects::{
         Objects,
         SIZE, //
@@ -70,8 +71,17 @@ const VENDOR_ID: u32 = 0x15b3;
 #[pin_data(PinnedDrop)]
 pub(crate) struct NetDevice {
     machine: Arc<Machine>,
+    /// What ends before the device's data do.
     #[pin]
-    control: Mutex<Option<Worker>>,
+    running: Mutex<Option<Running>>,
+}
+
+/// What a device has while it is on the bus. Field order is the order of teardown.
+struct Running {
+    /// The control worker.
+    _control: Worker,
+    /// Its place among the devices of the function.
+    _place: Place,
 }
 
 impl NetDevice {
@@ -85,6 +95,7 @@ impl NetDevice {
     pub(crate) fn new(
         name: &CStr,
         function: &Arc<Function>,
+        place: Place,
         offer: &Offer,
         setup: &Setup,
     ) -> Result<Arc<Self>> {
@@ -136,10 +147,14 @@ impl NetDevice {
         let name = CString::try_from_fmt(fmt!("{}-ctrl", name))?;
         let worker = Worker::new(&name, Controller::new(machine.clone())?)?;
         machine.set_control(worker.handle());
+        let running = Running {
+            _control: worker,
+            _place: place,
+        };
         Arc::pin_init(
             pin_init!(Self {
                 machine,
-                control <- new_mutex!(Some(worker)),
+                running <- new_mutex!(Some(running)),
             }),
             GFP_KERNEL,
         )
@@ -147,10 +162,10 @@ impl NetDevice {
 
     /// Ends the device, which is no longer on the bus. May be called again.
     pub(crate) fn end(&self) {
-        let worker = self.control.lock().take();
-        // Waits for its turn.
-        drop(worker);
+        let running = self.running.lock().take();
         self.machine.end();
+        // Waits for the turn of the control worker.
+        drop(running);
     }
 
     /// Takes a MAC address from the administrator.
@@ -282,14 +297,6 @@ impl Operations for NetDevice {
         }
     }
 
-    fn get_vq_desc_group(dev: &Device<Self>, index: u16) -> u32 {
-        if dev.machine.is_control(index) {
-            GROUP_CONTROL
-        } else {
-            GROUP_RINGS
-        }
-    }
-
     fn get_device_features(dev: &Device<Self>) -> u64 {
         dev.machine.ask(|life| life.offered().bits())
     }
@@ -405,7 +412,11 @@ impl Operations for NetDevice {
     }
 
     fn set_group_asid(dev: &Device<Self>, group: u32, asid: u32) -> Result {
-        dev.machine.turn().map.set_group(group, asid);
+        let mut turn = dev.machine.turn();
+        turn.map.set_group(group, asid);
+        if group == GROUP_DATA {
+            turn.map.set_group(GROUP_RINGS, asid);
+        }
         Ok(())
     }
 }

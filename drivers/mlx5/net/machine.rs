@@ -73,8 +73,13 @@ use crate::{
 pub(crate) const GROUP_DATA: u32 = 0;
 /// The group of the control queue, which the driver serves itself.
 pub(crate) const GROUP_CONTROL: u32 = 1;
-/// The group of the rings of virtqueues that move frames, where the hardware can have them apart.
+/// How many groups of virtqueues there are.
+pub(crate) const GROUPS: u32 = 2;
+/// What would be the group of rings: they are where the buffers are, for hardware that can have them
+/// apart is not at hand to be tried.
 pub(crate) const GROUP_RINGS: u32 = 2;
+/// How many address spaces there are: QEMU wants one of its own for the control queue.
+pub(crate) const ADDRESS_SPACES: u32 = 2;
 
 /// What the driver, or the VMM for it, said of a virtqueue.
 #[derive(Clone, Copy)]
