@@ -30,7 +30,9 @@ mod net {
     }
     pub(crate) mod wire {
         pub(crate) mod key;
+        pub(crate) mod port;
         pub(crate) mod queue;
+        pub(crate) mod steer;
         pub(crate) mod umem;
     }
 }
@@ -39,3 +41,5 @@ mod net {
 mod maps;
 #[path = "tests/queue.rs"]
 mod queues;
+#[path = "tests/steering.rs"]
+mod steering;

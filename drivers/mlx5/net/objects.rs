@@ -94,7 +94,7 @@ impl Objects {
         let queues = 2 * offer.pairs;
         let no_memory = |error| Failure::not_sent::<CreateVirtioNetQ>(error);
 
-        let mut steering = Steering::new(offer.pairs, era.capabilities()).map_err(no_memory)?;
+        let mut steering = Steering::new(offer.pairs);
         let layout = queue::layout(era, SIZE)?;
         let mut batch = era.batch();
         let pd = batch.create::<AllocPd>(|_| {})?;
@@ -271,7 +271,7 @@ impl Objects {
         // The table of receive queues names their objects.
         let is_named = which.iter().any(|index| index % 2 == 0);
         if is_named {
-            self.steering.detach(&self.era)?;
+            self.steering.detach()?;
         }
         let mut batch = self.era.batch();
         for index in which.iter() {

@@ -6,7 +6,10 @@ use core::fmt;
 
 use kernel::prelude::*;
 
-use super::map::MapError;
+use super::{
+    control::Broken,
+    map::MapError, //
+};
 use crate::hca::Failure;
 
 /// Why a device cannot do what it shall.
@@ -21,6 +24,8 @@ pub(crate) enum Trouble {
     Queue(u16, u8),
     /// The control queue cannot be served: why.
     Control(Error),
+    /// The driver broke the control queue.
+    Ring(Broken),
 }
 
 impl From<Failure> for Trouble {
@@ -41,7 +46,7 @@ impl From<Trouble> for Error {
             Trouble::NoFirmware => ENODEV,
             Trouble::Firmware(failure) => failure.into(),
             Trouble::Map(error) => error.into(),
-            Trouble::Queue(..) => EIO,
+            Trouble::Queue(..) | Trouble::Ring(_) => EIO,
             Trouble::Control(error) => error,
         }
     }
@@ -61,6 +66,7 @@ impl fmt::Display for Trouble {
                     -error.to_errno()
                 )
             }
+            Self::Ring(broken) => write!(f, "the control queue is broken: {broken}"),
         }
     }
 }

@@ -5,5 +5,7 @@
 //! They know no kernel, so that on the host they are executed on the model of the hardware.
 
 pub(crate) mod key;
+pub(crate) mod port;
 pub(crate) mod queue;
+pub(crate) mod steer;
 pub(crate) mod umem;

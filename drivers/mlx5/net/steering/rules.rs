@@ -178,30 +178,30 @@ pub(crate) enum Change {
 }
 
 /// Iterates over what has to be done where the rules `installed` are and those `wanted` are to be.
-/// Both are in order.
+/// Both are in order; of those wanted, some may come twice.
 pub(crate) fn changes<'a>(
-    installed: &'a [Rule],
+    installed: impl Iterator<Item = Rule> + 'a,
     wanted: &'a [Rule],
 ) -> impl Iterator<Item = Change> + 'a {
-    let (mut here, mut there) = (installed, wanted);
+    let mut here = installed.peekable();
+    let mut there = wanted.chunk_by(|one, other| one == other).peekable();
     core::iter::from_fn(move || loop {
-        match (here.split_first(), there.split_first()) {
-            (Some((old, rest)), Some((new, left))) if old == new => {
-                there = left;
-                // One that comes twice is met once more.
-                if left.first() != Some(new) {
-                    here = rest;
-                }
+        let (old, new) = (
+            here.peek().copied(),
+            there.peek().and_then(|same| same.first()),
+        );
+        match (old, new) {
+            (Some(old), Some(new)) if old == *new => {
+                here.next();
+                there.next();
             }
-            (Some((old, rest)), new) if new.is_none_or(|(new, _)| old < new) => {
-                here = rest;
-                return Some(Change::Remove(*old));
+            (Some(old), new) if new.is_none_or(|new| old < *new) => {
+                here.next();
+                return Some(Change::Remove(old));
             }
-            (_, Some((new, left))) => {
-                there = left;
-                if left.first() != Some(new) {
-                    return Some(Change::Add(*new));
-                }
+            (_, Some(new)) => {
+                there.next();
+                return Some(Change::Add(*new));
             }
             (_, None) => return None,
         }
@@ -391,7 +391,7 @@ pub(crate) mod tests {
             old.dedup();
             let new = rules(&second, own);
             let mut result: Vec<_> = old.clone();
-            for change in changes(&old, &new) {
+            for change in changes(old.iter().copied(), &new) {
                 match change {
                     Change::Add(rule) => {
                         prop_assert!(!result.contains(&rule));
@@ -408,7 +408,7 @@ pub(crate) mod tests {
             let mut wanted = new.clone();
             wanted.dedup();
             prop_assert_eq!(&result, &wanted);
-            prop_assert_eq!(changes(&wanted, &new).count(), 0);
+            prop_assert_eq!(changes(wanted.iter().copied(), &new).count(), 0);
         }
 
         #[test]
@@ -419,7 +419,7 @@ pub(crate) mod tests {
             for filter in [first, second] {
                 let new = rules(&filter, OWN);
                 let (mut added, mut removed) = (Vec::new(), Vec::new());
-                for change in changes(&rules_now, &new) {
+                for change in changes(rules_now.iter().copied(), &new) {
                     match change {
                         Change::Add(rule) => added.push(rule),
                         Change::Remove(rule) => removed.push(rule),
@@ -475,9 +475,12 @@ pub(crate) mod tests {
         }
         let before = rules(&filter, OWN);
         let after = rules(&filter, [2, 9, 9, 9, 9, 9]);
-        assert_eq!(changes(&before, &after).count(), 2);
+        assert_eq!(changes(before.iter().copied(), &after).count(), 2);
         filter.set_vlan(100, true);
-        assert_eq!(changes(&before, &rules(&filter, OWN)).count(), 1);
+        assert_eq!(
+            changes(before.iter().copied(), &rules(&filter, OWN)).count(),
+            1
+        );
     }
 
     #[test]

@@ -39,7 +39,7 @@ pub(crate) enum Traffic {
     Ip4,
     /// Other IPv6.
     Ip6,
-    /// The rest, which goes to one queue.
+    /// The rest, which goes to the first queue.
     Other,
 }
 
@@ -118,26 +118,25 @@ impl Traffic {
         }
     }
 
-    /// What is hashed of it; nothing if that would tell no flow from another.
-    pub(crate) fn hashed(self) -> Option<Hashed> {
+    /// What is hashed of it. Of the rest that is nothing, so that it goes to the first queue.
+    pub(crate) fn hashed(self) -> Hashed {
         const ADDRESSES: u32 = HASH_SRC_IP | HASH_DST_IP;
         const PORTS: u32 = HASH_L4_SPORT | HASH_L4_DPORT;
 
         let network = match self.ethertype() {
-            IPV4 => L3ProtType::IPV4,
             IPV6 => L3ProtType::IPV6,
-            _ => return None,
+            _ => L3ProtType::IPV4,
         };
         let (transport, fields) = match self.protocol() {
             TCP => (L4ProtType::TCP, ADDRESSES | PORTS),
             UDP => (L4ProtType::UDP, ADDRESSES | PORTS),
             _ => (L4ProtType::TCP, ADDRESSES),
         };
-        Some(Hashed {
+        Hashed {
             network,
             transport,
             fields,
-        })
+        }
     }
 }
 
@@ -183,11 +182,8 @@ mod tests {
     #[test]
     fn ports_are_hashed_of_what_has_them() {
         for traffic in Traffic::ALL {
-            let ports = traffic
-                .hashed()
-                .is_some_and(|hashed| hashed.fields & HASH_L4_SPORT != 0);
+            let ports = traffic.hashed().fields & HASH_L4_SPORT != 0;
             assert_eq!(ports, traffic.protocol() != 0);
-            assert_eq!(traffic.hashed().is_some(), traffic.ethertype() != 0);
         }
     }
 

@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The port of the function on its switch: its address, its MTU and its link.
+//!
+//! What is behind the port, the switch is told by the list of single stations of the port. A
+//! function that its administrator does not trust may not change it: frames for an address of the
+//! guest's own are not sent to it then, unless the switch learns.
+
+use kernel::{
+    prelude::*,
+    time::{
+        ClockSource,
+        RealTime, //
+    }, //
+};
+use prm::vport::{
+    ModifyNicVportContext,
+    QueryNicVportContext,
+    QueryVportState, //
+};
+use virtio::net::{
+    config::{
+        self,
+        ConfigSpace,
+        LINK_UP, //
+    },
+    filter::Filter,
+    is_station_address,
+    MacAddress, //
+};
+use zerocopy::IntoBytes;
+
+use super::{
+    offer::Offer,
+    wire::port, //
+};
+use crate::hca::{
+    Batch,
+    Failure,
+    Replies,
+    Ticket, //
+};
+
+pub(crate) use super::wire::port::Port;
+
+/// What the port is like was asked for.
+pub(crate) struct Asked {
+    context: Ticket<QueryNicVportContext>,
+    state: Ticket<QueryVportState>,
+}
+
+/// Puts into a batch the questions what the port is like.
+///
+/// # Errors
+///
+/// A [`Failure`] without memory.
+pub(crate) fn ask(batch: &mut Batch) -> Result<Asked, Failure> {
+    Ok(Asked {
+        context: batch.push::<QueryNicVportContext>(|_| {})?,
+        state: batch.push::<QueryVportState>(|_| {})?,
+    })
+}
+
+impl Asked {
+    /// Takes the answers.
+    ///
+    /// # Errors
+    ///
+    /// The [`Failure`] of a command.
+    pub(crate) fn answer(self, replies: &mut Replies) -> Result<Port, Failure> {
+        let context = replies.take(self.context)?;
+        let state = replies.take(self.state)?;
+        Ok(port::read(
+            context.read::<QueryNicVportContext>()?.0,
+            state.read::<QueryVportState>()?.0,
+        ))
+    }
+}
+
+/// Puts into a batch the question whether the link is up.
+///
+/// # Errors
+///
+/// A [`Failure`] without memory.
+pub(crate) fn ask_link(batch: &mut Batch) -> Result<Ticket<QueryVportState>, Failure> {
+    batch.push::<QueryVportState>(|_| {})
+}
+
+/// Takes the answer to [`ask_link`].
+///
+/// # Errors
+///
+/// The [`Failure`] of the command.
+pub(crate) fn is_up(
+    ticket: Ticket<QueryVportState>,
+    replies: &mut Replies,
+) -> Result<bool, Failure> {
+    let state = replies.take(ticket)?;
+    Ok(port::is_up(state.read::<QueryVportState>()?.0))
+}
+
+/// Puts into a batch which single stations the function is: `own`, and those in the filter's table
+/// as far as the list, of `most` entries, has room.
+///
+/// # Errors
+///
+/// A [`Failure`] without memory.
+pub(crate) fn set_stations(
+    batch: &mut Batch,
+    own: MacAddress,
+    filter: &Filter,
+    most: u32,
+) -> Result<Ticket<ModifyNicVportContext>, Failure> {
+    let mut list = KVec::new();
+    // The first is `own`, and whoever wants no single stations has that address all the same.
+    let others = filter.unicast(own).filter(|mac| *mac != own);
+    let all = Iterator::chain(core::iter::once(own), others);
+    for mac in all.take(most as usize) {
+        list.extend_from_slice(port::address(mac).as_bytes(), GFP_KERNEL)
+            .map_err(|_| Failure::not_sent::<ModifyNicVportContext>(ENOMEM))?;
+    }
+    // No longer than the filter's table.
+    let count = (list.len() / port::ADDRESS_BYTES) as u16;
+    batch.push_with::<ModifyNicVportContext>(|input| port::set_stations(input, count), &list, 0)
+}
+
+/// Puts an MTU in bytes into a batch, that of an Ethernet frame's payload.
+///
+/// # Errors
+///
+/// A [`Failure`] without memory.
+pub(crate) fn set_mtu(
+    batch: &mut Batch,
+    mtu: u16,
+) -> Result<Ticket<ModifyNicVportContext>, Failure> {
+    batch.push::<ModifyNicVportContext>(|input| port::set_mtu(input, mtu))
+}
+
+/// The configuration space of a new device. An address that neither the administrator of the device
+/// chose nor that of the board is made up, and a VMM may replace it.
+pub(crate) fn config(offer: &Offer, port: &Port) -> ConfigSpace {
+    let given = offer.mac.or(Some(port.mac).filter(is_station_address));
+    let mut space = ConfigSpace::new(config::Attributes {
+        // The time in nanoseconds, as bits.
+        mac: given.unwrap_or_else(|| config::local_mac(RealTime::ktime_get() as u64)),
+        mac_provisioned: given.is_some(),
+        mtu: offer.mtu.unwrap_or(port.mtu),
+        max_virtqueue_pairs: offer.pairs,
+    });
+    if !port.up {
+        space.set_status(0, LINK_UP);
+    }
+    space
+}
