@@ -23,14 +23,26 @@
 
 use kernel::{
     device::Core,
+    new_mutex,
     pci,
     prelude::*,
-    sync::Arc, //
+    sync::{
+        Arc,
+        Mutex, //
+    }, //
 };
-use vdpa::worker::Stay;
+use vdpa::{
+    mgmt::{
+        self,
+        Attached, //
+    },
+    worker::Stay, //
+};
 
 #[expect(dead_code, unused_imports, reason = "for the network device")]
 mod hca;
+#[expect(dead_code, reason = "for what is not wired up yet")]
+mod net;
 mod show;
 
 module! {
@@ -91,12 +103,16 @@ kernel::pci_device_table!(
 );
 
 /// The PCI driver, and what it has of a function.
+#[pin_data]
 struct Driver {
+    /// Where devices are added; none if the function cannot be one.
+    #[pin]
+    management: Mutex<Option<Attached<net::Manager>>>,
     function: Arc<hca::Function>,
 }
 
 impl Driver {
-    fn bind(pdev: &pci::Device<Core<'_>>) -> Result<Self> {
+    fn bring_up(pdev: &pci::Device<Core<'_>>) -> Result<Arc<hca::Function>> {
         let chosen = hardware::Device::is_chosen(pdev);
         if !chosen && !*module_parameters::claim.value_ref() {
             // Not an error: the core asks drivers one after the other.
@@ -115,9 +131,18 @@ impl Driver {
             return Err(ENODEV);
         }
         let timeout = (*module_parameters::command_timeout_ms.value_ref()).clamp(100, 600_000);
-        Ok(Self {
-            function: hca::bring_up(pdev, timeout)?,
-        })
+        hca::bring_up(pdev, timeout)
+    }
+
+    fn manage(
+        pdev: &pci::Device<Core<'_>>,
+        function: &Arc<hca::Function>,
+    ) -> Result<Option<Attached<net::Manager>>> {
+        // Why there can be no device is in the log.
+        let Ok((manager, attributes)) = net::Manager::new(function) else {
+            return Ok(None);
+        };
+        mgmt::attach(pdev.as_ref(), attributes, manager).map(Some)
     }
 }
 
@@ -131,12 +156,18 @@ impl pci::Driver for Driver {
         pdev: &'bound pci::Device<Core<'_>>,
         _info: Option<&'bound Self::IdInfo>,
     ) -> impl PinInit<Self::Data<'bound>, Error> + 'bound {
-        Self::bind(pdev)
+        try_pin_init!(Self {
+            function: Self::bring_up(pdev)?,
+            management <- new_mutex!(Self::manage(pdev, function)?),
+        })
     }
 
     fn unbind<'bound>(_pdev: &'bound pci::Device<Core<'_>>, this: Pin<&Self::Data<'bound>>) {
         // Here, and not when the data are dropped: the device is still the driver's in all respects,
         // with its memory mapped for it and its bridges awake.
+        let management = this.management.lock().take();
+        // Waits for the users of devices.
+        drop(management);
         this.function.end();
     }
 }
