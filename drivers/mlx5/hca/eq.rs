@@ -27,7 +27,8 @@ use prm::{
     uar::{
         AllocUar,
         DeallocUar,
-        EQ_ARM, //
+        EQ_ARM,
+        EQ_UPDATE, //
     }, //
 };
 use zerocopy::FromBytes;
@@ -91,8 +92,10 @@ impl Drop for Uar {
 pub(crate) struct Events {
     firmware: Arc<Firmware>,
     memory: Arc<Memory>,
-    /// Where its doorbell is in the BAR.
+    /// Where its doorbells are in the BAR: the one by which it is armed, and the one that just says
+    /// how far it was read.
     arm: usize,
+    update: usize,
     sink: Arc<dyn Sink>,
     #[pin]
     state: SpinLockIrq<State>,
@@ -112,7 +115,12 @@ impl Events {
             return;
         };
         // A firmware that writes as fast as this is read is interrupted for again.
-        for _ in 0..state.ring.len() {
+        for count in 0..state.ring.len() {
+            if count % state.ring.quarter() == 0 && count > 0 {
+                // There is room again for what comes while others are passed on.
+                let doorbell = state.ring.doorbell(eqn);
+                self.firmware.registers().write(self.update, doorbell);
+            }
             let at = state.ring.place();
             let is_new = |owner| state.ring.is_new(owner);
             if !self.memory.load(at + OWNER).is_ok_and(is_new) {
@@ -172,6 +180,7 @@ impl Eq {
                 memory: shared,
                 // No more than 24 bits of pages, and one page.
                 arm: uar as usize * UAR_BYTES + EQ_ARM as usize,
+                update: uar as usize * UAR_BYTES + EQ_UPDATE as usize,
                 sink,
                 state <- new_spinlock_irq!(state),
             }),

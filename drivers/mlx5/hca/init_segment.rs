@@ -103,11 +103,11 @@ impl InitSegment {
     ///
     /// `ENODEV` if nothing answers, `ETIMEDOUT` if it does not start.
     pub(crate) fn wait(&self) -> Result {
-        if self.is_gone() {
-            return Err(ENODEV);
-        }
         read_poll_timeout(
-            || Ok(self.0.read(INITIALIZING)),
+            || match self.0.read(INITIALIZING) {
+                GONE => Err(ENODEV),
+                value => Ok(value),
+            },
             |value| value & STARTING == 0,
             STEP,
             START,

@@ -19,6 +19,12 @@ use kernel::{
         },
         Arc,
         Mutex, //
+    },
+    time::{
+        delay::fsleep,
+        Delta,
+        Instant,
+        Monotonic, //
     }, //
 };
 use prm::{
@@ -45,11 +51,16 @@ use crate::show::Show;
 const BYTES: usize = 4096;
 const _: () = assert!(PAGE_SIZE >= BYTES);
 
-/// The most pages that are given in one command, and a firmware may ask for at once: 256 MiB.
+/// The most pages that a firmware may ask for at once: 256 MiB.
 const MOST: u32 = 65536;
 
-/// The most pages that are taken back in one command.
-const TAKEN: u32 = 512;
+/// The most pages that are given or taken back in one command: their addresses fill a page.
+const PORTION: u32 = 512;
+
+/// How long the firmware may take to give up the next page when it needs none any more, and how
+/// often it is asked meanwhile.
+const PATIENCE: Delta = Delta::from_secs(5);
+const STEP: Delta = Delta::from_millis(20);
 
 /// The pages that the firmware has.
 #[pin_data]
@@ -57,8 +68,12 @@ pub(crate) struct Pages {
     firmware: Arc<Firmware>,
     #[pin]
     given: Mutex<RBTree<u64, DeviceMemory>>,
-    /// How many the firmware asked for by events, less how many it offered back.
-    asked: Atomic<i32>,
+    /// How many the firmware asked for by events that were not served yet.
+    wanted: Atomic<i32>,
+    /// How many it offered back.
+    offered: Atomic<i32>,
+    /// What the firmware calls the function where pages are meant.
+    function: Atomic<i32>,
 }
 
 impl Pages {
@@ -72,7 +87,9 @@ impl Pages {
             pin_init!(Self {
                 firmware: firmware.clone(),
                 given <- new_mutex!(RBTree::new()),
-                asked: Atomic::new(0),
+                wanted: Atomic::new(0),
+                offered: Atomic::new(0),
+                function: Atomic::new(0),
             }),
             GFP_KERNEL,
         )
@@ -92,16 +109,34 @@ impl Pages {
         let reply = self.firmware.execute::<QueryPages>(|input| {
             input.set_op_mod(wanted);
         })?;
+        let (output, _) = reply.read::<QueryPages>()?;
+        self.function.store(output.function_id().into(), Relaxed);
         // In two's complement.
-        let count = reply.read::<QueryPages>()?.0.num_pages() as i32;
-        match u32::try_from(count) {
-            Ok(0) | Err(_) => Ok(()),
+        match u32::try_from(output.num_pages() as i32) {
             Ok(count) if count > MOST => Err(Failure::not_sent::<ManagePages>(E2BIG)),
-            Ok(count) => self.give(count),
+            Ok(count) => self.give_all(count),
+            Err(_) => Ok(()),
         }
     }
 
-    /// Gives pages.
+    /// The function, as the firmware calls it.
+    fn function(&self) -> u16 {
+        // It came in as many bits.
+        self.function.load(Relaxed) as u16
+    }
+
+    /// Gives `count` pages.
+    fn give_all(&self, count: u32) -> Result<(), Failure> {
+        let mut left = count;
+        while left > 0 {
+            let portion = left.min(PORTION);
+            self.give(portion)?;
+            left -= portion;
+        }
+        Ok(())
+    }
+
+    /// Gives pages by one command.
     fn give(&self, count: u32) -> Result<(), Failure> {
         let no_memory = Failure::not_sent::<ManagePages>;
         let mut tail = KVVec::with_capacity(8 * count as usize, GFP_KERNEL)
@@ -118,26 +153,32 @@ impl Pages {
                 .map_err(|error| no_memory(error.into()))?;
         }
         // They are in the books before the firmware has them: it may give them back at once.
-        {
-            let mut given = self.given.lock();
-            for page in fresh {
-                given
-                    .try_create_and_insert(page.addr(), page, GFP_KERNEL)
-                    .map_err(no_memory)?;
-            }
-        }
         let give = |input: &mut ManagePagesIn| {
             input
                 .set_op_mod(PagesMove::GIVE)
+                .set_function_id(self.function())
                 .set_input_num_entries(count);
         };
-        match self.firmware.execute_with::<ManagePages>(give, &tail, 0) {
+        let given = self
+            .book(fresh)
+            .map_err(no_memory)
+            .and_then(|()| self.firmware.execute_with::<ManagePages>(give, &tail, 0));
+        match given {
             Ok(_) => Ok(()),
             Err(failure) => {
                 self.not_given(&failure, &tail);
                 Err(failure)
             }
         }
+    }
+
+    /// Puts pages into the books.
+    fn book(&self, fresh: KVVec<DeviceMemory>) -> Result {
+        let mut given = self.given.lock();
+        for page in fresh {
+            given.try_create_and_insert(page.addr(), page, GFP_KERNEL)?;
+        }
+        Ok(())
     }
 
     /// Pages were not taken by the firmware, or who knows: those stay in the books.
@@ -159,10 +200,11 @@ impl Pages {
     ///
     /// The [`Failure`] of a command, also if a page comes back that the firmware never had.
     fn take(&self, count: u32) -> Result<u32, Failure> {
-        let count = count.min(TAKEN);
+        let count = count.min(PORTION);
         let take = |input: &mut ManagePagesIn| {
             input
                 .set_op_mod(PagesMove::TAKE)
+                .set_function_id(self.function())
                 .set_input_num_entries(count);
         };
         let room = 8 * count as usize;
@@ -187,24 +229,27 @@ impl Pages {
     /// May be called in any context.
     pub(crate) fn ask(&self, count: i32) {
         let most = MOST as i32;
-        self.asked.add(count.clamp(-most, most), Relaxed);
+        // Apart: who asks and offers at once waits for both.
+        if count > 0 {
+            self.wanted.add(count.min(most), Relaxed);
+        } else {
+            self.offered.add(count.max(-most).saturating_neg(), Relaxed);
+        }
     }
 
     /// Does what the firmware asked for.
     pub(crate) fn serve(&self) {
         // Relaxed: the numbers are all that is passed on.
-        let asked = self.asked.xchg(0, Relaxed);
-        let count = asked.unsigned_abs().min(MOST);
-        let served = match asked {
-            0 => Ok(()),
-            1.. => self.give(count).inspect_err(|failure| {
-                if matches!(failure.reason, Reason::NotSent(_)) {
-                    self.deny();
-                }
-            }),
-            _ => self.take_all(count).map(drop),
-        };
-        if let Err(failure) = served {
+        let wanted = self.wanted.xchg(0, Relaxed).unsigned_abs();
+        let given = self.give_all(wanted).inspect_err(|failure| {
+            // It waits for what did not come so far.
+            if matches!(failure.reason, Reason::NotSent(_)) {
+                self.deny();
+            }
+        });
+        let offered = self.offered.xchg(0, Relaxed).unsigned_abs();
+        let taken = self.take_all(offered).map(drop);
+        for failure in [given.err(), taken.err()].into_iter().flatten() {
             if failure.reason != Reason::Dead {
                 dev_err!(
                     self.firmware.log(),
@@ -218,7 +263,9 @@ impl Pages {
     /// Says that there are none, so that the firmware does not wait for any.
     fn deny(&self) {
         let denied = self.firmware.execute::<ManagePages>(|input| {
-            input.set_op_mod(PagesMove::CANT_GIVE);
+            input
+                .set_op_mod(PagesMove::CANT_GIVE)
+                .set_function_id(self.function());
         });
         if let Err(failure) = denied {
             dev_err!(self.firmware.log(), "{}\n", Show(failure));
@@ -239,14 +286,16 @@ impl Pages {
 
     /// Takes every page back, when the firmware needs none any more.
     pub(crate) fn reclaim(&self) {
+        let mut since = Instant::<Monotonic>::now();
         loop {
             let count = u32::try_from(self.count()).unwrap_or(u32::MAX);
             if count == 0 {
                 return;
             }
-            // Each turn takes one back at least, or is the last.
             match self.take_all(count) {
-                Ok(came) if came > 0 => {}
+                Ok(came) if came > 0 => since = Instant::now(),
+                // It may be about to give them up.
+                Ok(_) if since.elapsed() < PATIENCE => fsleep(STEP),
                 Ok(_) => {
                     dev_err!(self.firmware.log(), "the firmware keeps {} pages\n", count);
                     self.firmware.distrust();

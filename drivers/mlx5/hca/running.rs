@@ -319,6 +319,8 @@ impl Running {
         let geometry = segment.geometry().map_err(Trouble::Revision)?;
         let queue = Queue::new(segment.clone(), device, geometry, timeout_ms)
             .map_err(Trouble::no("command queue"))?;
+        // The firmware may begin with its command interface only now that it knows where that is.
+        segment.wait().map_err(Trouble::no("command interface"))?;
         let no_memory = Trouble::no("memory");
         let firmware = Firmware::new(device, registers, &segment, queue).map_err(&no_memory)?;
         let pages = Pages::new(&firmware).map_err(&no_memory)?;

@@ -37,6 +37,11 @@ impl Ring {
         1 << self.log_size
     }
 
+    /// A quarter of that, or one: after so many entries the firmware is told how far it was read.
+    pub(crate) fn quarter(&self) -> usize {
+        (self.len() / 4).max(1)
+    }
+
     /// The offset of the next entry.
     pub(crate) fn place(&self) -> usize {
         let index = self.consumed & ((1 << self.log_size) - 1);
