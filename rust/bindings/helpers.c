@@ -18,6 +18,7 @@
 #include <linux/memory_hotplug.h>
 #include <linux/mm.h>
 #include <linux/netdevice.h>
+#include <linux/pci.h>
 #include <linux/rcupdate.h>
 #include <linux/skbuff.h>
 #include <linux/virtio_net.h>
@@ -256,6 +257,33 @@ int rust_vdpa_irq_spread(struct device *dev, unsigned int irq,
 	unsigned int cpu = cpumask_local_spread(index, dev_to_node(dev));
 
 	return irq_set_affinity(irq, cpumask_of(cpu));
+}
+
+/* Whether an area of a BAR is apart from the table of vectors and its bits. */
+bool rust_vdpa_pci_apart_from_msix(struct pci_dev *pdev, int bar, u64 start,
+				   u64 size)
+{
+	int vectors = pci_msix_vec_count(pdev);
+	u32 areas[2], sizes[2];
+	u64 at;
+	int i;
+
+	if (vectors < 0)
+		return true;
+	if (pci_read_config_dword(pdev, pdev->msix_cap + PCI_MSIX_TABLE,
+				  &areas[0]) ||
+	    pci_read_config_dword(pdev, pdev->msix_cap + PCI_MSIX_PBA,
+				  &areas[1]))
+		return false;
+	sizes[0] = vectors * PCI_MSIX_ENTRY_SIZE;
+	sizes[1] = DIV_ROUND_UP(vectors, 64) * sizeof(u64);
+	for (i = 0; i < 2; i++) {
+		at = areas[i] & PCI_MSIX_TABLE_OFFSET;
+		if ((areas[i] & PCI_MSIX_TABLE_BIR) == bar &&
+		    at < start + size && start < at + sizes[i])
+			return false;
+	}
+	return true;
 }
 
 void rust_vdpa_wait_init(struct wait_queue_head *wq)

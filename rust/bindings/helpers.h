@@ -12,6 +12,7 @@
 struct device;
 struct eventfd_ctx;
 struct page;
+struct pci_dev;
 struct sk_buff;
 struct virtio_net_hdr;
 struct wait_queue_head;
@@ -53,6 +54,8 @@ void rust_vdpa_skb_free(struct sk_buff *skb);
 
 /* hardware/device.rs */
 bool rust_vdpa_driver_override(struct device *dev);
+bool rust_vdpa_pci_apart_from_msix(struct pci_dev *pdev, int bar, u64 start,
+				   u64 size);
 
 /* hardware/vector.rs */
 int rust_vdpa_irq_spread(struct device *dev, unsigned int irq,

@@ -17,6 +17,7 @@ use kernel::{
         DmaMask, //
     },
     new_mutex,
+    page::PAGE_SIZE,
     pci,
     prelude::*,
     sync::{
@@ -25,6 +26,8 @@ use kernel::{
         Mutex, //
     }, //
 };
+
+use vdpa::NotificationArea;
 
 /// A PCI device that a driver was given, for whoever cannot know whether it still has it.
 ///
@@ -116,6 +119,40 @@ impl Device {
             // SAFETY: The device is valid, and bound by the type invariant.
             unsafe { bindings::pci_set_master(self.as_raw()) };
         }
+    }
+
+    /// The page at `offset` of BAR `bar`, for a user to write to: one of doorbells, and of nothing else
+    /// that the driver keeps to itself. What is written there is for the device to understand, as
+    /// with any register.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if that is no page of the BAR, or vectors are in it; `ENODEV` if the device is not
+    /// bound.
+    pub fn doorbell_page(&self, bar: u32, offset: u64) -> Result<NotificationArea<'_>> {
+        self.bound(|pdev| {
+            let size = PAGE_SIZE as u64;
+            let end = offset.checked_add(size).ok_or(EINVAL)?;
+            let addr = pdev
+                .resource_start(bar)?
+                .checked_add(offset)
+                .ok_or(EINVAL)?;
+            if end > pdev.resource_len(bar)? || addr % size != 0 {
+                return Err(EINVAL);
+            }
+            let index = i32::try_from(bar)?;
+            // SAFETY: The device is valid, and bound.
+            let is_apart = unsafe {
+                vdpa_bindings::rust_vdpa_pci_apart_from_msix(self.as_raw(), index, offset, size)
+            };
+            if !is_apart {
+                return Err(EINVAL);
+            }
+            // SAFETY: They are registers of a device that is bound for as long as there are vDPA
+            // devices of it: registers without the table of interrupts, by which a write could get
+            // at memory. What the others do is as harmless as it is for the driver to write there.
+            Ok(unsafe { NotificationArea::new(addr, size) })
+        })
     }
 
     /// Returns whether the administrator gave the device to its driver, by `driver_override`.

@@ -379,7 +379,7 @@ def late(model):
         before = model.objects(function)["pages"]
         # There is one slot for these.
         for _ in range(3):
-            with model.fault(function, "delay", command="MANAGE_PAGES", ms=1500), \
+            with model.fault(function, "delay", command=mlx5.which("MANAGE_PAGES"), ms=1500), \
                     mlx5.KernelLog() as log:
                 with model.fault(function, "page_request", pages=4):
                     log.wait("MANAGE_PAGES (0x108) not complete after 500 ms", 20)

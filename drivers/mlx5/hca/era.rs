@@ -81,7 +81,7 @@ impl Era {
             registers: firmware.registers().clone(),
             number: uar,
         };
-        let doorbell = Doorbell::new(firmware.registers(), &capabilities).ok();
+        let doorbell = Doorbell::new(firmware.registers(), &capabilities, uar.number).ok();
         Arc::pin_init(
             pin_init!(Self {
                 completions <- new_mutex!(KVec::new()),

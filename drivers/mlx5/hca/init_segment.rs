@@ -37,7 +37,8 @@ const QUEUE_LOW: usize = offset(&Reference::INFO, "cmdq_addr_l_sz");
 const DOORBELL: usize = offset(&Reference::INFO, "cmd_dbell");
 const INITIALIZING: usize = offset(&Reference::INFO, "initializing");
 const HEALTH: usize = offset(&Reference::INFO, "health");
-const COUNTER: usize = offset(&Reference::INFO, "health_counter");
+/// The last of the registers that all functions have.
+pub(crate) const COUNTER: usize = offset(&Reference::INFO, "health_counter");
 const HEALTH_FIRMWARE: usize = HEALTH + offset(&HealthBuffer::INFO, "fw_ver");
 const SEVERITY: usize = HEALTH + offset(&HealthBuffer::INFO, "rfr_severity");
 /// The word with `irisc_index`, `synd` and `ext_synd`.

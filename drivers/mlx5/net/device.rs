@@ -19,6 +19,7 @@ use vdpa::{
     ops::VqState,
     worker::Worker,
     Device,
+    NotificationArea,
     Operations,
     Setup, //
 };
@@ -282,6 +283,14 @@ impl Operations for NetDevice {
             return None;
         }
         dev.machine.vector(index)?.irq()
+    }
+
+    fn get_vq_notification(dev: &Device<Self>, index: u16) -> NotificationArea<'_> {
+        // The third queue is the control queue of drivers that know of one pair.
+        if dev.machine.is_control(index) || index == 2 {
+            return NotificationArea::default();
+        }
+        dev.machine.doorbell_page(index).unwrap_or_default()
     }
 
     fn get_vq_align(_dev: &Device<Self>) -> u32 {

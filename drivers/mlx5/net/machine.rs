@@ -31,6 +31,7 @@ use vdpa::{
     memory::Spaces,
     worker::Handle,
     Callbacks,
+    NotificationArea,
     RateLimit, //
 };
 use virtio::{
@@ -387,6 +388,11 @@ impl Machine {
         } else {
             self.doorbell.ring(index);
         }
+    }
+
+    /// The page with the doorbell of queue `index`, if it may be somebody else's.
+    pub(crate) fn doorbell_page(&self, index: u16) -> Option<NotificationArea<'_>> {
+        self.doorbell.page(self.function.device(), index)
     }
 
     /// Whether `index` is the control queue.
