@@ -118,7 +118,7 @@ pub(crate) struct Settings {
     /// The configuration space.
     pub(crate) config: ConfigSpace,
     /// What is received.
-    pub(crate) filter: Filter,
+    pub(crate) filter: KBox<Filter>,
     /// Pairs of queues in use.
     pub(crate) pairs: u16,
 }
@@ -130,7 +130,7 @@ pub(crate) struct Inner {
     /// The control queue's ring, while it runs.
     pub(crate) control: Option<Ring>,
     /// What there is in the firmware; `None` while that is dead.
-    pub(crate) objects: Option<Objects>,
+    pub(crate) objects: Option<KBox<Objects>>,
     /// The memory of who drives the device.
     pub(crate) map: Map,
     /// Who drives it, as of the last status.
@@ -192,7 +192,7 @@ pub(crate) struct Parts {
     /// The configuration space at first.
     pub(crate) config: ConfigSpace,
     /// What was made in the firmware.
-    pub(crate) objects: Objects,
+    pub(crate) objects: KBox<Objects>,
     /// The doorbells of the queues.
     pub(crate) doorbell: Doorbell,
     /// The vector of each queue that moves frames.
@@ -220,6 +220,7 @@ impl Machine {
             vectors,
             function,
         } = parts;
+        let filter = KBox::new(Filter::RESET, GFP_KERNEL)?;
         let inner = Inner {
             setups: KVec::from_elem(Setup::RESET, usize::from(life.queues()), GFP_KERNEL)?,
             control: None,
@@ -236,7 +237,7 @@ impl Machine {
                 executor <- Executor::new(life, inner),
                 settings <- new_spinlock!(Settings {
                     config,
-                    filter: Filter::RESET,
+                    filter,
                     pairs: 1,
                 }),
                 kicks: Kicks(Atomic::new(0)),
@@ -417,7 +418,7 @@ impl Machine {
         // A reset is never refused.
         let _ = self.event(Event::Reset);
         let objects = self.turn().objects.take();
-        if let Some(Err(failure)) = objects.map(Objects::end) {
+        if let Some(Err(failure)) = objects.map(|objects| KBox::into_inner(objects).end()) {
             self.function.recover(&failure);
         }
     }

@@ -86,11 +86,12 @@ impl Objects {
     /// # Errors
     ///
     /// The [`Failure`] of a command. Nothing is left then.
+    #[inline(never)]
     pub(crate) fn new(
         era: &Arc<Era>,
         offer: &Offer,
         vectors: &[Taken],
-    ) -> Result<(Self, Port, bool), Failure> {
+    ) -> Result<(KBox<Self>, Port, bool), Failure> {
         let queues = 2 * offer.pairs;
         let no_memory = |error| Failure::not_sent::<CreateVirtioNetQ>(error);
 
@@ -133,7 +134,7 @@ impl Objects {
         let tis = second.object(tis)?;
         steering.staged(&mut second)?;
 
-        let mut this = Self {
+        let this = Self {
             steering,
             queues: KVec::with_capacity(queues.into(), GFP_KERNEL)
                 .map_err(|error| no_memory(error.into()))?,
@@ -144,6 +145,7 @@ impl Objects {
             pd,
             era: era.clone(),
         };
+        let mut this = KBox::new(this, GFP_KERNEL).map_err(|error| no_memory(error.into()))?;
         for (index, ticket) in (0..queues).zip(tickets) {
             let counters = ticket.map(|ticket| replies.object(ticket)).transpose()?;
             let vector = vectors.get(usize::from(index)).map_or(0, Taken::number);

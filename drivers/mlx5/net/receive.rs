@@ -33,7 +33,7 @@ impl Machine {
             (settings.config.mac(), settings.pairs)
         };
         self.steer(inner, filter, mac, pairs)?;
-        self.settings().lock().filter = filter.clone();
+        *self.settings().lock().filter = filter.clone();
         Ok(())
     }
 
@@ -107,7 +107,7 @@ impl Machine {
         mac: MacAddress,
         pairs: u16,
     ) -> Result<(), Trouble> {
-        let objects = inner.objects.as_mut().ok_or(Trouble::NoFirmware)?;
+        let objects = inner.objects.as_deref_mut().ok_or(Trouble::NoFirmware)?;
         let receivers = objects.receivers(pairs)?;
         let wanted = Wanted {
             filter,

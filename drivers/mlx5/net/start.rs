@@ -122,7 +122,7 @@ impl Machine {
             user,
             ..
         } = inner;
-        let objects = objects.as_mut().ok_or(Trouble::NoFirmware)?;
+        let objects = objects.as_deref_mut().ok_or(Trouble::NoFirmware)?;
 
         // The old keys end when the queues have the new ones.
         let needed = !starting.is_empty() || *user == User::Kernel || map.has_user_map();
@@ -252,7 +252,7 @@ impl Machine {
     ///
     /// They do not. The keys of before are in use yet.
     pub(super) fn remap(&self, inner: &mut Inner, running: QueueSet) -> Result<(), Trouble> {
-        let objects = inner.objects.as_mut().ok_or(Trouble::NoFirmware)?;
+        let objects = inner.objects.as_deref_mut().ok_or(Trouble::NoFirmware)?;
         let replaced = objects
             .keys
             .install(&objects.era, objects.pd(), &inner.map, inner.user)?;
@@ -260,7 +260,7 @@ impl Machine {
         // Without a question, where they stand stays what it is in the objects.
         self.stop(inner, running, !resume)
             .map_err(|unstopped| unstopped.trouble)?;
-        let objects = inner.objects.as_mut().ok_or(Trouble::NoFirmware)?;
+        let objects = inner.objects.as_deref_mut().ok_or(Trouble::NoFirmware)?;
         let Keys { data, rings } = objects.keys.keys(inner.user);
         let mut wanted = KVec::new();
         for (queue, setup) in objects.queues.iter().zip(inner.setups.iter()) {

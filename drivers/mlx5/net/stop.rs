@@ -188,7 +188,7 @@ impl Machine {
     ///
     /// The firmware does not say, or the queue failed by itself.
     pub(super) fn ask_index(&self, inner: &mut Inner, index: u16) -> Result<u16, Trouble> {
-        let objects = inner.objects.as_mut().ok_or(Trouble::NoFirmware)?;
+        let objects = inner.objects.as_deref_mut().ok_or(Trouble::NoFirmware)?;
         let queue = objects.queues.get_mut(usize::from(index));
         let queue = queue.ok_or(Trouble::NoFirmware)?;
         let mut batch = objects.era.batch();
