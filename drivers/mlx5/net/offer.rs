@@ -119,7 +119,7 @@ pub(crate) fn hardware_bits(features: Features) -> u16 {
     HARDWARE
         .iter()
         .filter(|(feature, _)| features.contains(*feature))
-        .fold(0, |bits, (_, bit)| bits | 1 << bit)
+        .fold(0, |bits, (_, bit)| bits | (1 << bit))
 }
 
 /// What a device of a function with these capabilities can offer.
@@ -127,7 +127,7 @@ pub(crate) fn possible(caps: &Caps<'_>) -> Features {
     let bits = caps.vdpa.device_features_bits_mask();
     let mut possible = HARDWARE
         .iter()
-        .filter(|(_, bit)| bits & 1 << bit != 0)
+        .filter(|(_, bit)| bits & (1 << bit) != 0)
         .fold(ALWAYS | ON_REQUEST, |all, (feature, _)| all | *feature);
     if caps.vdpa.virtio_version_1_0() {
         possible |= Features::VERSION_1;
@@ -369,7 +369,7 @@ mod tests {
         );
 
         // Segments that it could cut, and not sum up.
-        let tso = 1 << virtio_feature::HOST_TSO4 | 1 << virtio_feature::HOST_ECN;
+        let tso = (1 << virtio_feature::HOST_TSO4) | (1 << virtio_feature::HOST_ECN);
         let no_csum = |_: &mut CmdHcaCap, vdpa: &mut VirtioEmulationCap| {
             vdpa.set_device_features_bits_mask(tso);
         };

@@ -250,7 +250,7 @@ fn frame(to: MacAddress, tag: Option<(u16, u16)>, ethertype: u16, packet: &[u8])
     bytes.extend([2, 0xee, 0, 0, 0, 1]);
     if let Some((type_, vlan)) = tag {
         bytes.extend(type_.to_be_bytes());
-        bytes.extend((vlan | 3 << 13).to_be_bytes());
+        bytes.extend((vlan | (3 << 13)).to_be_bytes());
     }
     bytes.extend(ethertype.to_be_bytes());
     bytes.extend(packet);

@@ -94,8 +94,9 @@ impl Drop for Pages {
         while given < self.held {
             // SAFETY: By the type invariant a reference to this folio is held. With it, the folio
             // was not split or merged, so that the same steps are taken as in `hold`.
-            given +=
+            let put =
                 unsafe { vdpa_bindings::rust_vdpa_folio_put(first + given, self.held - given) };
+            given += put;
         }
     }
 }
