@@ -4,10 +4,12 @@
 //!
 //! ```text
 //!   function    as long as its device is bound: watched, brought up again
+//!      |        interrupts, doorbell; clients, who are told
 //!      |
 //!   running     bring-up and teardown
+//!      |        era: one life of the firmware, for who makes objects; batch, object
 //!      |
-//!   eq, pages, health, capability
+//!   eq, pages, health, capability, events
 //!      |
 //!   firmware    what every object holds on to
 //!      |

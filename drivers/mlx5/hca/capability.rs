@@ -162,6 +162,9 @@ impl Capabilities {
         if vdpa.virtio_queue_type() & 1 == 0 {
             return Some("it has no split virtqueues");
         }
+        if !self.msix_mode() {
+            return Some("its virtqueues do not raise interrupts by themselves");
+        }
         if vdpa.max_num_virtio_queues() < 2 {
             return Some("it has fewer than two virtqueues");
         }
