@@ -34,6 +34,7 @@ mod start;
 mod steering;
 mod stop;
 mod trouble;
+mod watch;
 mod wire;
 
 pub(crate) use self::mgmt::Manager;

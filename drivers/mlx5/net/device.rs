@@ -54,10 +54,17 @@ use super::{
     },
     offer::Offer,
     port,
-    trouble::Trouble, //
+    trouble::Trouble,
+    watch::{
+        Alarm,
+        Watch, //
+    }, //
 };
 use crate::{
-    hca::Function,
+    hca::{
+        Function,
+        Membership, //
+    },
     show::Show, //
 };
 
@@ -79,7 +86,11 @@ pub(crate) struct NetDevice {
 
 /// What a device has while it is on the bus. Field order is the order of teardown.
 struct Running {
-    /// The control worker.
+    /// Among who is told of the firmware's death and life.
+    _membership: Membership,
+    /// Looks at what happens by itself.
+    _watch: Worker,
+    /// Serves the control queue.
     _control: Worker,
     /// Its place among the devices of the function.
     _place: Place,
@@ -93,6 +104,7 @@ impl NetDevice {
     ///
     /// `ENODEV` while the firmware is dead; what a command that failed is as a number, which is in
     /// the log; `EINVAL`, `ENOMEM`, and what C reports if no thread can be made.
+    #[inline(never)]
     pub(crate) fn new(
         name: &CStr,
         function: &Arc<Function>,
@@ -112,8 +124,9 @@ impl NetDevice {
             vector.serve(&callbacks, index)?;
             vectors.push(vector, GFP_KERNEL)?;
         }
+        let alarm = Alarm::new()?;
         let (objects, port, legacy) =
-            Objects::new(&era, offer, &vectors).inspect_err(|failure| {
+            Objects::new(&era, offer, &vectors, &alarm).inspect_err(|failure| {
                 dev_err!(device, "{}: not made: {}\n", name, Show(failure));
             })?;
         let mut life = Lifecycle::new(Config {
@@ -138,18 +151,28 @@ impl NetDevice {
             callbacks,
             spaces,
             life,
-            pairs: offer.pairs,
+            offer: *offer,
             config: port::config(offer, &port),
             objects,
             doorbell,
             vectors,
+            alarm: alarm.clone(),
             function: function.clone(),
         })?;
-        let name = CString::try_from_fmt(fmt!("{}-ctrl", name))?;
-        let worker = Worker::new(&name, Controller::new(machine.clone())?)?;
-        machine.set_control(worker.handle());
+        let thread = CString::try_from_fmt(fmt!("{}-ctrl", name))?;
+        let control = Worker::new(&thread, Controller::new(machine.clone())?)?;
+        machine.set_control(control.handle());
+        let thread = CString::try_from_fmt(fmt!("{}-watch", name))?;
+        let watch = Arc::new(Watch(machine.clone()), GFP_KERNEL)?;
+        let watch = Worker::new(&thread, watch)?;
+        alarm.set_handle(watch.handle());
+        let membership = function.join(alarm.clone())?;
+        // What happened before is not told of.
+        alarm.ring();
         let running = Running {
-            _control: worker,
+            _membership: membership,
+            _watch: watch,
+            _control: control,
             _place: place,
         };
         Arc::pin_init(
@@ -164,8 +187,10 @@ impl NetDevice {
     /// Ends the device, which is no longer on the bus. May be called again.
     pub(crate) fn end(&self) {
         let running = self.running.lock().take();
-        self.machine.end();
-        // Waits for the turn of the control worker.
+        if running.is_some() {
+            self.machine.end();
+        }
+        // Waits for the turns of the workers.
         drop(running);
     }
 
@@ -201,6 +226,7 @@ impl NetDevice {
     fn set_map(&self, asid: u32, map: Snapshot) -> Result {
         let mut turn = self.machine.turn();
         turn.map.want(asid, map)?;
+        self.machine.alarm().ring_for_memory();
         let moving = self.machine.moving(&turn);
         if moving.is_empty() || !turn.map.concerns_hardware(asid) {
             return Ok(());

@@ -22,6 +22,7 @@ use kernel::{
         SpinLock, //
     }, //
 };
+use prm::flow::SetFlowTableEntry;
 use vdpa::{
     device::User,
     executor::{
@@ -59,11 +60,15 @@ use super::{
         Objects,
         SIZE, //
     },
-    trouble::Trouble, //
+    offer::Offer,
+    trouble::Trouble,
+    watch::Alarm, //
 };
 use crate::{
     hca::{
         Doorbell,
+        Era,
+        Failure,
         Function,
         Taken, //
     },
@@ -163,7 +168,7 @@ pub(crate) struct Machine {
     name: CString,
     callbacks: Arc<Callbacks>,
     spaces: Arc<Spaces>,
-    pairs: u16,
+    offer: Offer,
     #[pin]
     executor: Executor<Inner>,
     #[pin]
@@ -173,6 +178,7 @@ pub(crate) struct Machine {
     /// The vector of each queue that moves frames.
     vectors: KVec<Taken>,
     control: SetOnce<Handle>,
+    alarm: Arc<Alarm>,
     warnings: RateLimit,
     function: Arc<Function>,
 }
@@ -187,8 +193,8 @@ pub(crate) struct Parts {
     pub(crate) spaces: Arc<Spaces>,
     /// The lifecycle.
     pub(crate) life: Lifecycle,
-    /// Pairs of queues.
-    pub(crate) pairs: u16,
+    /// What the device offers.
+    pub(crate) offer: Offer,
     /// The configuration space at first.
     pub(crate) config: ConfigSpace,
     /// What was made in the firmware.
@@ -197,6 +203,8 @@ pub(crate) struct Parts {
     pub(crate) doorbell: Doorbell,
     /// The vector of each queue that moves frames.
     pub(crate) vectors: KVec<Taken>,
+    /// Wakes the device's watch.
+    pub(crate) alarm: Arc<Alarm>,
     /// The function.
     pub(crate) function: Arc<Function>,
 }
@@ -207,20 +215,21 @@ impl Machine {
     /// # Errors
     ///
     /// `ENOMEM`.
+    #[inline(never)]
     pub(crate) fn new(parts: Parts) -> Result<Arc<Self>> {
         let Parts {
             name,
             callbacks,
             spaces,
             life,
-            pairs,
+            offer,
             config,
             objects,
             doorbell,
             vectors,
+            alarm,
             function,
         } = parts;
-        let filter = KBox::new(Filter::RESET, GFP_KERNEL)?;
         let inner = Inner {
             setups: KVec::from_elem(Setup::RESET, usize::from(life.queues()), GFP_KERNEL)?,
             control: None,
@@ -228,12 +237,13 @@ impl Machine {
             map: Map::new(),
             user: User::Nobody,
         };
+        let filter = KBox::new(Filter::RESET, GFP_KERNEL)?;
         Arc::pin_init(
             pin_init!(Self {
                 name,
                 callbacks,
                 spaces,
-                pairs,
+                offer,
                 executor <- Executor::new(life, inner),
                 settings <- new_spinlock!(Settings {
                     config,
@@ -244,6 +254,7 @@ impl Machine {
                 doorbell,
                 vectors,
                 control: SetOnce::new(),
+                alarm,
                 warnings: RateLimit::new(),
                 function,
             }),
@@ -281,9 +292,36 @@ impl Machine {
         self.vectors.get(usize::from(index))
     }
 
+    /// Wakes the device's watch.
+    pub(crate) fn alarm(&self) -> &Alarm {
+        &self.alarm
+    }
+
+    /// Makes everything the device has in the firmware, as when it was added.
+    ///
+    /// # Errors
+    ///
+    /// The [`Failure`] of a command.
+    pub(crate) fn make_objects(&self, era: &Arc<Era>) -> Result<KBox<Objects>, Failure> {
+        let (objects, _, _) = Objects::new(era, &self.offer, &self.vectors, &self.alarm)?;
+        Ok(objects)
+    }
+
     /// What can be set, and what nobody waits for: no callback is fired with it.
     pub(crate) fn settings(&self) -> &SpinLock<Settings> {
         &self.settings
+    }
+
+    /// A copy of the filter, which is too large for the stack.
+    ///
+    /// # Errors
+    ///
+    /// A [`Failure`] without memory.
+    #[inline(never)]
+    pub(crate) fn filter(&self) -> Result<KBox<Filter>, Failure> {
+        let filter = Filter::clone(&self.settings.lock().filter);
+        KBox::new(filter, GFP_KERNEL)
+            .map_err(|error| Failure::not_sent::<SetFlowTableEntry>(error.into()))
     }
 
     /// Asks the lifecycle something.
@@ -293,7 +331,7 @@ impl Machine {
 
     /// Queues that move frames, whether or not they are in use.
     pub(crate) fn data_queues(&self) -> u16 {
-        2 * self.pairs
+        2 * self.offer.pairs
     }
 
     /// The index of the control queue, if there is one (virtio 1.3, 5.1.2).
@@ -303,12 +341,12 @@ impl Machine {
             none if none.is_empty() => life.offered(),
             acknowledged => acknowledged,
         });
-        queue_index(features, self.pairs)
+        queue_index(features, self.offer.pairs)
     }
 
     /// The queues that move frames and are in use: those of the pairs that the driver chose.
     pub(crate) fn active(&self) -> QueueSet {
-        let pairs = self.settings.lock().pairs.min(self.pairs);
+        let pairs = self.settings.lock().pairs.min(self.offer.pairs);
         let mut active = QueueSet::EMPTY;
         for index in 0..2 * pairs {
             active.set(index, true);
@@ -418,7 +456,7 @@ impl Machine {
         // A reset is never refused.
         let _ = self.event(Event::Reset);
         let objects = self.turn().objects.take();
-        if let Some(Err(failure)) = objects.map(|objects| KBox::into_inner(objects).end()) {
+        if let Some(Err(failure)) = objects.map(Objects::end) {
             self.function.recover(&failure);
         }
     }

@@ -44,6 +44,10 @@ use super::{
         Made,
         Steering, //
     },
+    watch::{
+        Alarm,
+        PortAlarm, //
+    },
     wire::queue::{
         Notifier,
         QueueSpec, //
@@ -52,7 +56,9 @@ use super::{
 use crate::hca::{
     Era,
     Failure,
+    Listening,
     Object,
+    Subject,
     Taken, //
 };
 
@@ -66,9 +72,11 @@ const PROBE: u16 = 1;
 /// The objects of a device. Field order is the order of teardown.
 pub(crate) struct Objects {
     /// What leads frames to the queues.
-    pub(crate) steering: Steering,
+    pub(crate) steering: KBox<Steering>,
     /// The virtqueues, by their index.
     pub(crate) queues: KVec<Queue>,
+    _port: Listening,
+    alarm: Arc<Alarm>,
     /// The memory keys of the queues.
     pub(crate) keys: Installed,
     umem: Object,
@@ -80,7 +88,8 @@ pub(crate) struct Objects {
 }
 
 impl Objects {
-    /// Makes everything, for queues that interrupt by `vectors`. Returns what the port is like as
+    /// Makes everything, for queues that interrupt by `vectors`; who rings `alarm` when something
+    /// happens by itself is the firmware. Returns what the port is like as
     /// well, and whether legacy drivers can be served.
     ///
     /// # Errors
@@ -91,11 +100,14 @@ impl Objects {
         era: &Arc<Era>,
         offer: &Offer,
         vectors: &[Taken],
+        alarm: &Arc<Alarm>,
     ) -> Result<(KBox<Self>, Port, bool), Failure> {
         let queues = 2 * offer.pairs;
         let no_memory = |error| Failure::not_sent::<CreateVirtioNetQ>(error);
 
-        let mut steering = Steering::new(offer.pairs);
+        // Too large for the stack, both of them.
+        let mut steering = KBox::new(Steering::new(offer.pairs), GFP_KERNEL)
+            .map_err(|error| no_memory(error.into()))?;
         let layout = queue::layout(era, SIZE)?;
         let mut batch = era.batch();
         let pd = batch.create::<AllocPd>(|_| {})?;
@@ -134,10 +146,14 @@ impl Objects {
         let tis = second.object(tis)?;
         steering.staged(&mut second)?;
 
+        let port_alarm = Arc::new(PortAlarm(alarm.clone()), GFP_KERNEL)
+            .map_err(|error| no_memory(error.into()))?;
         let this = Self {
             steering,
             queues: KVec::with_capacity(queues.into(), GFP_KERNEL)
                 .map_err(|error| no_memory(error.into()))?,
+            _port: era.listen(Subject::Port, port_alarm).map_err(no_memory)?,
+            alarm: alarm.clone(),
             keys: Installed::none(),
             umem,
             tis,
@@ -166,6 +182,7 @@ impl Objects {
     }
 
     /// Makes the queues, and what leads to them. Returns whether legacy drivers can be served.
+    #[inline(never)]
     fn fill(&mut self, offer: &Offer) -> Result<bool, Failure> {
         let fields = Fields {
             features: offer::hardware_bits(offer.features),
@@ -203,9 +220,9 @@ impl Objects {
                     let mut batch = self.era.batch();
                     let ticket = queue.create(&self.era, &fields, SIZE, &mut batch)?;
                     let object = batch.run()?.object(ticket)?;
-                    queue.created(object, &fields);
+                    queue.created(object, &fields, &self.era, &self.alarm)?;
                 }
-                object => queue.created(object?, &with),
+                object => queue.created(object?, &with, &self.era, &self.alarm)?,
             }
         }
         self.steering.staged(&mut replies)?;
@@ -299,7 +316,7 @@ impl Objects {
         for (index, ticket, fields) in tickets {
             let object = replies.object(ticket)?;
             if let Some(queue) = self.queues.get_mut(usize::from(index)) {
-                queue.created(object, &fields);
+                queue.created(object, &fields, &self.era, &self.alarm)?;
             }
         }
         if is_named {
@@ -318,18 +335,20 @@ impl Objects {
     /// # Errors
     ///
     /// The first [`Failure`]; what failed is in the log.
-    pub(crate) fn end(self) -> Result<(), Failure> {
+    pub(crate) fn end(self: KBox<Self>) -> Result<(), Failure> {
         let Self {
             steering,
             mut queues,
+            _port,
+            alarm: _,
             keys,
             umem,
             tis,
             domain,
             pd,
             era,
-        } = self;
-        let mut result = steering.end();
+        } = KBox::into_inner(self);
+        let mut result = KBox::into_inner(steering).end();
         let mut run = |fill: &mut dyn FnMut(&mut crate::hca::Batch) -> Result<(), Failure>| {
             let mut batch = era.batch();
             let filled = fill(&mut batch);

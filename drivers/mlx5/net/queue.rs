@@ -25,19 +25,24 @@ use self::fields::{
     Fields,
     Stage, //
 };
-use super::wire::{
-    self,
-    queue::QueueSpec,
-    umem::Layout, //
+use super::{
+    watch::Alarm,
+    wire::{
+        self,
+        queue::QueueSpec,
+        umem::Layout, //
+    }, //
 };
 use crate::hca::{
     Batch,
     Era,
     Failure,
+    Listening,
     Object,
     Reason,
     Remains,
     Replies,
+    Subject,
     Ticket, //
 };
 
@@ -62,6 +67,8 @@ pub(crate) enum Found {
 
 /// A virtqueue. Field order is the order of teardown.
 pub(crate) struct Queue {
+    /// Of errors of the object.
+    listening: Option<Listening>,
     /// `None` where it was taken away to be made anew, and that failed.
     object: Option<Object>,
     /// The firmware's memory for it, if its size is not that of the others.
@@ -77,6 +84,7 @@ impl Queue {
     /// A virtqueue whose object is to be made yet.
     pub(crate) fn new(spec: QueueSpec, counters: Option<Object>) -> Self {
         Self {
+            listening: None,
             object: None,
             own: None,
             spec: QueueSpec {
@@ -167,11 +175,27 @@ impl Queue {
         batch.create::<CreateVirtioNetQ>(|input| wire::queue::create(input, &spec, fields))
     }
 
-    /// Takes the object that was made with `fields`.
-    pub(crate) fn created(&mut self, object: Object, fields: &Fields) {
+    /// Takes the object that was made with `fields`. `alarm` is told of errors.
+    ///
+    /// # Errors
+    ///
+    /// A [`Failure`] without memory.
+    pub(crate) fn created(
+        &mut self,
+        object: Object,
+        fields: &Fields,
+        era: &Era,
+        alarm: &Arc<Alarm>,
+    ) -> Result<(), Failure> {
+        let subject = Subject::Virtqueue(object.id());
         self.object = Some(object);
         self.stage = Stage::Init;
         self.set = *fields;
+        let listening = era
+            .listen(subject, alarm.clone())
+            .map_err(Failure::not_sent::<CreateVirtioNetQ>)?;
+        self.listening = Some(listening);
+        Ok(())
     }
 
     /// Puts a change into a batch: of the fields that `select` names, as in

@@ -43,10 +43,8 @@ impl Machine {
     ///
     /// As [`Self::set_filter`].
     pub(crate) fn set_driver_mac(&self, inner: &mut Inner, mac: MacAddress) -> Result<(), Trouble> {
-        let (filter, pairs) = {
-            let settings = self.settings().lock();
-            (settings.filter.clone(), settings.pairs)
-        };
+        let filter = self.filter()?;
+        let pairs = self.settings().lock().pairs;
         self.steer(inner, &filter, mac, pairs)?;
         self.settings().lock().config.set_driver_mac(mac);
         Ok(())
@@ -62,10 +60,10 @@ impl Machine {
         if self.moving(inner).is_empty() {
             return Ok(());
         }
-        let (filter, mac, pairs) = {
+        let filter = self.filter()?;
+        let (mac, pairs) = {
             let settings = self.settings().lock();
-            let mac = settings.config.mac();
-            (settings.filter.clone(), mac, settings.pairs)
+            (settings.config.mac(), settings.pairs)
         };
         self.steer(inner, &filter, mac, pairs)
     }
@@ -77,10 +75,11 @@ impl Machine {
     /// As many are used as before, or the device has no firmware, or a queue could not be stopped.
     pub(crate) fn set_pairs(&self, inner: &mut Inner, pairs: u16) -> Result<(), Trouble> {
         let before = self.active();
-        let (filter, mac, old) = {
+        let filter = self.filter()?;
+        let (mac, old) = {
             let mut settings = self.settings().lock();
             let old = core::mem::replace(&mut settings.pairs, pairs);
-            (settings.filter.clone(), settings.config.mac(), old)
+            (settings.config.mac(), old)
         };
         let after = self.active();
         let running = self.ask(|life| life.running());

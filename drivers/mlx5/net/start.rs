@@ -193,10 +193,8 @@ impl Machine {
         }
         if begin {
             let receivers = objects.receivers(pairs)?;
-            let (filter, mac) = {
-                let settings = self.settings().lock();
-                (settings.filter.clone(), settings.config.mac())
-            };
+            let filter = self.filter()?;
+            let mac = self.settings().lock().config.mac();
             let wanted = Wanted {
                 filter: &filter,
                 mac,

@@ -1,0 +1,247 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What happens to a device by itself: a virtqueue fails, the link goes, the firmware dies and lives
+//! again, and what a driver left behind is not fetched.
+//!
+//! Who learns of something, in whatever context, has the thread look; what happened the thread finds
+//! out by itself. So nothing is lost if two things happen at once, and nothing happens twice.
+
+use kernel::{
+    prelude::*,
+    sync::{
+        atomic::{
+            Atomic,
+            Full,
+            Release, //
+        },
+        Arc,
+        SetOnce, //
+    }, //
+};
+use prm::virtq::QueryVirtioNetQ;
+use vdpa::{
+    executor::{
+        Execute,
+        Turn, //
+    },
+    worker::{
+        Handle,
+        Run, //
+    }, //
+};
+use virtio::{
+    lifecycle::{
+        status,
+        Event,
+        QueueSet, //
+    },
+    net::config::LINK_UP, //
+};
+
+use super::{
+    machine::Machine,
+    objects::Objects,
+    port,
+    queue::Found,
+    trouble::Trouble, //
+};
+use crate::hca::{
+    Client,
+    Era,
+    Failure,
+    Listener, //
+};
+
+/// How long keys are kept for memory that nobody has mapped any more, in milliseconds. A VMM that
+/// resets a device unmaps everything, and maps the same again at once.
+pub(crate) const KEEP_MS: u32 = 1000;
+
+/// Wakes the watch of a device. Any context.
+pub(crate) struct Alarm {
+    handle: SetOnce<Handle>,
+    /// The link may have changed.
+    port: Atomic<bool>,
+}
+
+impl Alarm {
+    /// Nobody is woken yet.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn new() -> Result<Arc<Self>> {
+        let this = Self {
+            handle: SetOnce::new(),
+            port: Atomic::new(false),
+        };
+        Ok(Arc::new(this, GFP_KERNEL)?)
+    }
+
+    /// Names the thread, once.
+    pub(crate) fn set_handle(&self, handle: Handle) {
+        self.handle.populate(handle);
+    }
+
+    /// Has the thread look.
+    pub(crate) fn ring(&self) {
+        if let Some(handle) = self.handle.as_ref() {
+            handle.queue();
+        }
+    }
+
+    /// Has the thread look when what is not mapped any more has been kept for long enough.
+    pub(crate) fn ring_for_memory(&self) {
+        if let Some(handle) = self.handle.as_ref() {
+            handle.queue_after(KEEP_MS);
+        }
+    }
+}
+
+impl Client for Alarm {
+    fn died(&self) {
+        self.ring();
+    }
+
+    fn lives(&self, _era: &Arc<Era>) {
+        self.ring();
+    }
+}
+
+impl Listener for Alarm {
+    fn event(&self) {
+        self.ring();
+    }
+}
+
+/// Wakes the watch of a device when the link may have changed.
+pub(crate) struct PortAlarm(pub(crate) Arc<Alarm>);
+
+impl Listener for PortAlarm {
+    fn event(&self) {
+        self.0.port.store(true, Release);
+        self.0.ring();
+    }
+}
+
+/// The work of a device's watch.
+pub(crate) struct Watch(pub(crate) Arc<Machine>);
+
+impl Watch {
+    /// Firmware that died takes everything with it.
+    fn see_death(&self, turn: &mut Turn<'_, Machine>) {
+        let is_over = |objects: &mut KBox<Objects>| objects.era.is_over();
+        let Some(objects) = turn.objects.take_if(is_over) else {
+            return;
+        };
+        // This says nothing to the firmware any more.
+        drop(objects);
+        // A fault is never refused.
+        let _ = turn.event(Event::Fault);
+    }
+
+    /// Firmware that lives again has nothing of the device.
+    fn see_life(&self, turn: &mut Turn<'_, Machine>) {
+        if turn.objects.is_some() {
+            return;
+        }
+        let Some(era) = self.0.function().era() else {
+            return;
+        };
+        match self.0.make_objects(&era) {
+            Ok(objects) => turn.objects = Some(objects),
+            Err(failure) => self.0.warn(&failure.into()),
+        }
+    }
+
+    /// Queues that failed by themselves.
+    fn see_errors(&self, turn: &mut Turn<'_, Machine>) {
+        let moving = self.0.moving(turn);
+        let found = match turn.objects.as_deref_mut() {
+            Some(objects) if !moving.is_empty() => errors(objects, moving),
+            _ => return,
+        };
+        let trouble = match found {
+            Ok(None) => return,
+            Ok(Some((index, error))) => Trouble::Queue(index, error),
+            Err(failure) => failure.into(),
+        };
+        self.0.warn(&trouble);
+        // A fault is never refused.
+        let _ = turn.event(Event::Fault);
+    }
+
+    /// The link went up or down. A device that is stopped tells when it goes on.
+    fn see_port(&self, turn: &mut Turn<'_, Machine>) {
+        let port = &self.0.alarm().port;
+        if !port.xchg(false, Full) {
+            return;
+        }
+        let Some(objects) = &turn.objects else {
+            return;
+        };
+        let is_up = match link(&objects.era) {
+            Ok(is_up) => is_up,
+            Err(failure) => return self.0.warn(&failure.into()),
+        };
+        if (self.0.settings().lock().config.status() & LINK_UP != 0) == is_up {
+            return;
+        }
+        if turn.event(Event::ConfigChange).is_err() {
+            port.store(true, Release);
+            return;
+        }
+        let (set, clear) = if is_up { (LINK_UP, 0) } else { (0, LINK_UP) };
+        let mut settings = self.0.settings().lock();
+        settings.config.set_status(set, clear);
+    }
+
+    /// What nobody has mapped any more is not kept for long.
+    fn see_memory(&self, turn: &mut Turn<'_, Machine>) {
+        let is_idle = self.0.ask(|life| life.status() & status::DRIVER_OK == 0);
+        let inner = &mut **turn;
+        if let (true, Some(objects)) = (is_idle, inner.objects.as_deref_mut()) {
+            objects.keys.trim(&inner.map);
+        }
+    }
+}
+
+/// The first queue of `queues` that failed, and how.
+fn errors(objects: &mut Objects, queues: QueueSet) -> Result<Option<(u16, u8)>, Failure> {
+    let mut batch = objects.era.batch();
+    let mut tickets = KVec::new();
+    for index in queues.iter() {
+        if let Some(queue) = objects.queues.get(usize::from(index)) {
+            tickets
+                .push((index, queue.ask(&mut batch)?), GFP_KERNEL)
+                .map_err(|error| Failure::not_sent::<QueryVirtioNetQ>(error.into()))?;
+        }
+    }
+    let mut replies = batch.run()?;
+    let mut first = None;
+    for (index, ticket) in tickets {
+        if let Some(queue) = objects.queues.get_mut(usize::from(index)) {
+            if let Found::Error(error) = queue.answer(ticket, &mut replies)? {
+                first = first.or(Some((index, error)));
+            }
+        }
+    }
+    Ok(first)
+}
+
+/// Whether the link is up.
+fn link(era: &Era) -> Result<bool, Failure> {
+    let mut batch = era.batch();
+    let ticket = port::ask_link(&mut batch)?;
+    port::is_up(ticket, &mut batch.run()?)
+}
+
+impl Run for Watch {
+    fn run(&self) {
+        let mut turn = self.0.turn();
+        self.see_death(&mut turn);
+        self.see_life(&mut turn);
+        self.see_errors(&mut turn);
+        self.see_port(&mut turn);
+        self.see_memory(&mut turn);
+    }
+}
