@@ -31,6 +31,7 @@ mod port;
 pub(crate) mod queue;
 mod receive;
 mod start;
+mod stats;
 mod steering;
 mod stop;
 mod trouble;

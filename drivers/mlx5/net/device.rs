@@ -21,7 +21,8 @@ use vdpa::{
     Device,
     NotificationArea,
     Operations,
-    Setup, //
+    Setup,
+    Stats, //
 };
 use virtio::{
     features::Features,
@@ -302,6 +303,15 @@ impl Operations for NetDevice {
 
     fn get_vq_state(dev: &Device<Self>, index: u16) -> Result<VqState> {
         dev.machine.index(index).map(VqState::split)
+    }
+
+    fn get_vendor_vq_stats(dev: &Device<Self>, index: u16, stats: &mut Stats<'_>) -> Result {
+        if dev.machine.is_control(index) {
+            stats.refuse(c"the control queue is served in software, which does not count");
+            return Err(EOPNOTSUPP);
+        }
+        dev.machine
+            .count(index, |name, value| stats.put(name, value))
     }
 
     fn get_vq_irq(dev: &Device<Self>, index: u16) -> Option<u32> {

@@ -22,7 +22,10 @@ use kernel::{
         SpinLock, //
     }, //
 };
-use prm::flow::SetFlowTableEntry;
+use prm::{
+    flow::SetFlowTableEntry,
+    virtq::VirtioQCounters, //
+};
 use vdpa::{
     device::User,
     executor::{
@@ -138,6 +141,8 @@ pub(crate) struct Inner {
     pub(crate) objects: Option<KBox<Objects>>,
     /// The memory of who drives the device.
     pub(crate) map: Map,
+    /// What the firmware counted last, of each virtqueue.
+    pub(crate) counters: KVec<Option<VirtioQCounters>>,
     /// Who drives it, as of the last status.
     pub(crate) user: User,
 }
@@ -230,8 +235,10 @@ impl Machine {
             alarm,
             function,
         } = parts;
+        let queues = usize::from(life.queues());
         let inner = Inner {
-            setups: KVec::from_elem(Setup::RESET, usize::from(life.queues()), GFP_KERNEL)?,
+            setups: KVec::from_elem(Setup::RESET, queues, GFP_KERNEL)?,
+            counters: KVec::from_elem(None, queues, GFP_KERNEL)?,
             control: None,
             objects: Some(objects),
             map: Map::new(),
