@@ -58,14 +58,10 @@ pub(crate) use self::{
     },
     command::{
         Failure,
-        Reason,
-        Reply, //
+        Reason, //
     },
     doorbell::Doorbell,
-    era::{
-        CompletionEq,
-        Era, //
-    },
+    era::Era,
     events::{
         Listener,
         Listening,
@@ -76,13 +72,9 @@ pub(crate) use self::{
         bring_up,
         Function, //
     },
-    interrupts::{
-        Line,
-        Taken, //
-    },
+    interrupts::Taken,
     object::{
         end_all,
-        Create,
         Object, //
     }, //
 };

@@ -39,7 +39,6 @@ use vdpa::{
     worker::Stay, //
 };
 
-#[expect(dead_code, unused_imports, reason = "for the network device")]
 mod hca;
 #[expect(dead_code, reason = "for what is not wired up yet")]
 mod net;

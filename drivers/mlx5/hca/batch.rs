@@ -99,11 +99,6 @@ impl Batch {
         }
     }
 
-    /// Returns whether there is nothing to be executed.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.items.is_empty()
-    }
-
     /// Puts in the command `C`, the input of which is filled in by `fill`: not the opcode, nor the
     /// type of a general object, nor the user context.
     ///

@@ -186,20 +186,6 @@ impl Capabilities {
         self.vdpa.is_some() && !self.general.umem_uid_0() && self.general.log_max_uctx() != 0
     }
 
-    /// How many virtqueues the function can have.
-    pub(crate) fn queues(&self) -> u32 {
-        self.vdpa
-            .as_ref()
-            .map_or(0, VirtioEmulationCap::max_num_virtio_queues)
-    }
-
-    /// The features of virtqueues, bits of [`prm::cap::virtio_feature`].
-    pub(crate) fn queue_features(&self) -> u16 {
-        self.vdpa
-            .as_ref()
-            .map_or(0, VirtioEmulationCap::device_features_bits_mask)
-    }
-
     /// Whether virtqueues may be as the standard has them since version 1.
     pub(crate) fn version_1(&self) -> bool {
         self.vdpa
@@ -210,12 +196,6 @@ impl Capabilities {
     /// Whether a virtqueue can raise an interrupt vector by itself.
     pub(crate) fn msix_mode(&self) -> bool {
         self.event_modes() & 1 << 2 != 0
-    }
-
-    /// Whether a virtqueue can report by a queue pair. The reference has bit 1 for it, Linux takes
-    /// bit 0.
-    pub(crate) fn qp_mode(&self) -> bool {
-        self.event_modes() & 0b11 != 0
     }
 
     fn event_modes(&self) -> u8 {
@@ -241,12 +221,6 @@ impl Capabilities {
         self.general.general_obj_types() & 1 << (ObjectType::VIRTIO_Q_COUNTERS as u64) != 0
     }
 
-    /// The most entries of a table of receive queues (RQT).
-    pub(crate) fn rqt_entries(&self) -> u32 {
-        1u32.checked_shl(self.general.log_max_rqt_size().into())
-            .unwrap_or(u32::MAX)
-    }
-
     /// The bytes of the three pieces of memory that the firmware wants for a virtqueue of `size`
     /// entries; `None` if that is no number.
     pub(crate) fn umem_sizes(&self, size: u16) -> Option<[u64; 3]> {
@@ -266,12 +240,6 @@ impl Capabilities {
     /// The most entries of a memory key made of others (KLM).
     pub(crate) fn klm_entries(&self) -> u32 {
         1u32.checked_shl(self.general.log_max_klm_list_size().into())
-            .unwrap_or(u32::MAX)
-    }
-
-    /// The most addresses in the port's list of unicast addresses.
-    pub(crate) fn unicast_list(&self) -> u32 {
-        1u32.checked_shl(self.general.log_max_current_uc_list().into())
             .unwrap_or(u32::MAX)
     }
 }

@@ -220,11 +220,6 @@ impl Interrupts {
         )
     }
 
-    /// How many vectors there are, the shared one among them.
-    pub(crate) fn len(&self) -> usize {
-        self.all.len()
-    }
-
     /// The line of the firmware's own events.
     ///
     /// # Errors

@@ -84,7 +84,7 @@ const LOG_ASYNC: u8 = 8;
 
 /// Firmware that runs. Field order is the order of teardown.
 pub(crate) struct Running {
-    era: EraEnd,
+    era: Arc<Era>,
     _in_use: InUse,
     _page_work: Worker,
     _async_events: Eq,
@@ -97,15 +97,6 @@ pub(crate) struct Running {
     // What the firmware was given, last of all.
     _pages: Arc<Pages>,
     firmware: Arc<Firmware>,
-}
-
-/// What others see of the firmware ends with it.
-struct EraEnd(Arc<Era>);
-
-impl Drop for EraEnd {
-    fn drop(&mut self) {
-        self.0.end();
-    }
 }
 
 /// A user context, on whose behalf objects are made where the driver itself may not.
@@ -226,14 +217,10 @@ struct Events {
 }
 
 /// The events that are asked for beside those of commands and completions.
-const ASYNC: [EventType; 7] = [
+const ASYNC: [EventType; 3] = [
     EventType::PAGE_REQUEST,
     EventType::PORT_CHANGE,
     EventType::OBJECT_CHANGE,
-    EventType::CQ_ERROR,
-    EventType::WQ_CATAS_ERROR,
-    EventType::WQ_INVAL_REQ_ERROR,
-    EventType::WQ_ACCESS_ERROR,
 ];
 
 impl Sink for Events {
@@ -405,7 +392,7 @@ impl Running {
         )
         .map_err(Trouble::no("memory"))?;
         Ok(Self {
-            era: EraEnd(era),
+            era,
             _in_use: InUse::new(&firmware),
             _page_work: page_work,
             _async_events: async_events,
@@ -429,7 +416,7 @@ impl Running {
 
     /// What others see of it.
     pub(crate) fn era(&self) -> &Arc<Era> {
-        &self.era.0
+        &self.era
     }
 }
 
