@@ -132,17 +132,24 @@ impl Objects {
         let umem = replies.object(umem)?;
         let port = asked.answer(&mut replies)?;
         steering.staged(&mut replies)?;
+        steering.set_own(port.mac);
 
         let made = Made {
             domain: domain.id(),
             receivers: &[],
         };
         let mut batch = era.batch();
+        // A smaller one is a matter of the driver's.
+        let mtu = offer.mtu.filter(|mtu| *mtu > port.mtu);
+        let mtu = mtu.map(|mtu| port::set_mtu(&mut batch, mtu)).transpose()?;
         let tis = batch.create::<CreateTis>(|input| {
             input.ctx_mut().set_transport_domain(domain.id());
         })?;
         steering.stage(1, &made, &mut batch)?;
         let mut second = batch.run()?;
+        if let Some(ticket) = mtu {
+            second.take(ticket)?;
+        }
         let tis = second.object(tis)?;
         steering.staged(&mut second)?;
 

@@ -24,7 +24,6 @@ use virtio::net::{
         ConfigSpace,
         LINK_UP, //
     },
-    filter::Filter,
     is_station_address,
     MacAddress, //
 };
@@ -99,29 +98,21 @@ pub(crate) fn is_up(
     Ok(port::is_up(state.read::<QueryVportState>()?.0))
 }
 
-/// Puts into a batch which single stations the function is: `own`, and those in the filter's table
-/// as far as the list, of `most` entries, has room.
+/// Puts into a batch that frames for the address `mac` are for the function.
 ///
 /// # Errors
 ///
 /// A [`Failure`] without memory.
-pub(crate) fn set_stations(
+pub(crate) fn set_station(
     batch: &mut Batch,
-    own: MacAddress,
-    filter: &Filter,
-    most: u32,
+    mac: MacAddress,
 ) -> Result<Ticket<ModifyNicVportContext>, Failure> {
-    let mut list = KVec::new();
-    // The first is `own`, and whoever wants no single stations has that address all the same.
-    let others = filter.unicast(own).filter(|mac| *mac != own);
-    let all = Iterator::chain(core::iter::once(own), others);
-    for mac in all.take(most as usize) {
-        list.extend_from_slice(port::address(mac).as_bytes(), GFP_KERNEL)
-            .map_err(|_| Failure::not_sent::<ModifyNicVportContext>(ENOMEM))?;
-    }
-    // No longer than the filter's table.
-    let count = (list.len() / port::ADDRESS_BYTES) as u16;
-    batch.push_with::<ModifyNicVportContext>(|input| port::set_stations(input, count), &list, 0)
+    let list = [port::address(mac)];
+    batch.push_with::<ModifyNicVportContext>(
+        |input| port::set_stations(input, 1),
+        list.as_bytes(),
+        0,
+    )
 }
 
 /// Puts an MTU in bytes into a batch, that of an Ethernet frame's payload.

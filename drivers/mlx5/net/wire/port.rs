@@ -19,9 +19,6 @@ use virtio::net::MacAddress;
 /// header, VLAN tag and check sequence.
 const OVERHEAD: u16 = 22;
 
-/// The bytes of an address in the list of single stations.
-pub(crate) const ADDRESS_BYTES: usize = size_of::<MacAddressLayout>();
-
 /// What the port is like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Port {
