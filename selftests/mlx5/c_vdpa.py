@@ -4,7 +4,6 @@
 functions in two network namespaces.
 """
 
-import contextlib
 import os
 import sys
 
@@ -14,6 +13,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 import iperf
 import ktap
 import mlx5
+import pairs
 import vdpa
 
 MRG_RXBUF = 1 << 15
@@ -21,72 +21,9 @@ MRG_RXBUF = 1 << 15
 suite = ktap.Suite("mlx5_c_vdpa")
 
 
-class Port:
-    """A vDPA device of a function, as a network interface in a namespace.
-
-    `number` is the last byte of its address 10.79.0.0/24.
-    """
-
-    def __init__(self, function, number, **attributes):
-        self.function = function
-        self.name = f"port{number}"
-        self.address = f"10.79.0.{number}"
-        self.device = vdpa.Device(function.mgmtdev, self.name, **attributes)
-        self.space = vdpa.Namespace(self.name)
-        self.netdev = None
-        self.stack = contextlib.ExitStack()
-
-    def __enter__(self):
-        with self.stack as stack:
-            stack.enter_context(self.device)
-            stack.enter_context(self.space)
-            self.device.bind("virtio_vdpa")
-            # Back to the first namespace before that one goes, or it would
-            # come back by itself while the device is being deleted.
-            stack.callback(self.device.bind, None)
-            self.netdev = self.device.netdev
-            self.space.take(self.netdev, f"{self.address}/24")
-            self.stack = stack.pop_all()
-        return self
-
-    def __exit__(self, *_):
-        self.stack.close()
-
-    def ping(self, to, count=200, size=56):
-        """Pings another port, as fast as it answers; none may be lost."""
-        output = self.space.run("ping", "-A", "-q", "-n", "-c", count, "-s", size, "-w", 60,
-                                to, timeout=90).stdout
-        assert f" {count} received" in output, output
-
-    def run(self, *words, timeout=60):
-        """What a command in the namespace printed."""
-        return self.space.run(*words, timeout=timeout).stdout
-
-    def towards(self, to):
-        """Another port as the server and this one as the client of iperf3."""
-        return to.space, to.address, self.run
-
-
-@contextlib.contextmanager
 def pair(model, first, second, expected=(), **attributes):
-    """Two ports that are joined by the switch; commands may be refused in it for
-    `expected` reasons only.
-    """
-    functions = mlx5.functions()
-    with model.clean(expected), contextlib.ExitStack() as stack:
-        ports = []
-        for number, name in enumerate((first, second), 1):
-            stack.enter_context(model.bound(functions[name]))
-            ports.append(stack.enter_context(Port(functions[name], number, **attributes)))
-        yield ports
-
-
-def traffic(model, here, there):
-    """Pings of several sizes, TCP and UDP both ways."""
-    for size in (56, 1400, 8000):
-        here.ping(there.address, size=size)
-        there.ping(here.address, size=size)
-    iperf.both_ways(*here.towards(there), dropped=model.dropped)
+    """Two ports whose functions mlx5_core has."""
+    return pairs.pair(model, model.bound, first, second, expected, **attributes)
 
 
 def modes():
@@ -103,14 +40,14 @@ def between(model):
             offloads = here.space.run("ethtool", "-k", here.netdev).stdout
             for name in ("tx-checksumming", "rx-checksumming", "tcp-segmentation-offload"):
                 assert f"{name}: on" in offloads, offloads
-            traffic(model, here, there)
+            pairs.traffic(model, here, there)
 
 
 @suite.test(timeout=300)
 def mixed(model):
     """A function with MSI-X and one with QPs for events talk."""
     with pair(model, "new0", "old0") as (here, there):
-        traffic(model, here, there)
+        pairs.traffic(model, here, there)
 
 
 @suite.test(timeout=300)
@@ -121,7 +58,7 @@ def mergeable(model):
         with model.clean(), model.bound(functions[names[0]]) as function:
             features = vdpa.default_features(function.mgmtdev)
         with pair(model, *names, device_features=hex(features | MRG_RXBUF)) as (here, there):
-            traffic(model, here, there)
+            pairs.traffic(model, here, there)
 
 
 @suite.test(timeout=300)
@@ -147,37 +84,15 @@ def mac_change(model):
     """Another MAC address by the control queue."""
     for names in modes():
         with pair(model, *names) as (here, there):
-            here.ping(there.address)
-            here.space.run("ip", "link", "set", here.netdev, "address", "02:00:00:00:99:01")
-            here.ping(there.address)
-            there.ping(here.address)
-            # The one before is nobody's now.
-            there.space.run("ip", "neigh", "replace", here.address, "lladdr",
-                            here.function.mac, "dev", there.netdev)
-            output = there.space.run("ping", "-c", 2, "-i", "0.2", "-W", 1, here.address,
-                                     check=False).stdout
-            assert " 0 received" in output, output
+            pairs.change_mac(here, there)
 
 
 @suite.test(timeout=200)
 def vlans(model):
     """VLANs by the control queue: frames of others are not received."""
     for names in modes():
-        with pair(model, *names) as ports:
-            here, there = ports
-            for port in ports:
-                for vlan in (5, 6):
-                    port.space.run("ip", "link", "add", "link", port.netdev, "name",
-                                   f"vlan{vlan}", "type", "vlan", "id", vlan)
-                    port.space.run("ip", "address", "add",
-                                   f"10.80.{vlan}.{port.address[-1]}/24", "dev", f"vlan{vlan}")
-                    port.space.run("ip", "link", "set", f"vlan{vlan}", "up")
-            for vlan in (5, 6):
-                here.ping(f"10.80.{vlan}.2")
-                there.ping(f"10.80.{vlan}.1")
-            there.space.run("ip", "link", "del", "vlan6")
-            here.ping(there.address)
-            here.ping("10.80.5.2")
+        with pair(model, *names) as (here, there):
+            pairs.use_vlans(here, there)
 
 
 @suite.test(timeout=120)
@@ -185,13 +100,7 @@ def statistics(model):
     """vdpa dev vstats counts what a queue received and completed."""
     for names in modes():
         with pair(model, *names) as (here, there):
-            before = mlx5.queue_stats(here.device.name, 2)
-            here.ping(there.address, count=500)
-            after = mlx5.queue_stats(here.device.name, 2)
-            for queue, (old, new) in enumerate(zip(before, after)):
-                grown = new["completed_desc"] - old["completed_desc"]
-                assert 500 <= grown < 1500, f"queue {queue}: {old} then {new}"
-                assert new["received_desc"] >= new["completed_desc"], new
+            pairs.count_pings(here, there)
 
 
 @suite.test(timeout=200)

@@ -16,8 +16,8 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 import ktap
 import mlx5
 import vdpa
+from rust_mlx5 import DRIVER, attach, bind, bound, override, unbind
 
-DRIVER = "rust_mlx5_vdpa"
 MODULE = os.path.join(mlx5.CHECKOUT, "build", "modules", f"{DRIVER}.ko")
 ROUNDS = 20
 
@@ -25,44 +25,6 @@ ROUNDS = 20
 SYNDROME = 0xabcde
 
 suite = ktap.Suite("mlx5_rust_hca")
-
-
-def override(address, driver):
-    """Names the driver that is to have a device; "" is none."""
-    vdpa.write(f"{mlx5.PCI}/devices/{address}/driver_override", driver or "\n")
-
-
-def attach(address):
-    """Has our driver look at a device, once: OSError if it does not take it."""
-    # A Python file would write again what could not be written.
-    file = os.open(f"{mlx5.PCI}/drivers/{DRIVER}/bind", os.O_WRONLY)
-    try:
-        os.write(file, address.encode())
-    finally:
-        os.close(file)
-
-
-def bind(function):
-    """Gives a function to our driver: OSError if that does not take it."""
-    override(function.address, DRIVER)
-    attach(function.address)
-
-
-def unbind(function):
-    """Takes it back."""
-    function.unbind()
-    override(function.address, "")
-
-
-@contextlib.contextmanager
-def bound(model, function):
-    """A function that our driver has; afterwards nothing may be left in it."""
-    bind(function)
-    try:
-        yield function
-    finally:
-        unbind(function)
-    model.check_empty(function)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,222 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0
+"""vDPA devices of rust_mlx5_vdpa on functions of the model, under virtio_vdpa:
+two functions in two network namespaces, and what an administrator may ask for.
+"""
+
+import os
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+
+# pylint: disable=wrong-import-position
+import iperf
+import ktap
+import mlx5
+import pairs
+import rust_mlx5
+import vdpa
+
+# Commands of the C driver mlx5_vdpa to add a device with one pair of queues,
+# and to delete it.
+C_ADD, C_DELETE = 47, 28
+
+MRG_RXBUF = 1 << 15
+ANY_LAYOUT = 1 << 27
+VERSION_1 = 1 << 32
+
+suite = ktap.Suite("mlx5_rust_vdpa")
+
+
+def bound(model):
+    """What gives functions to our driver."""
+    return lambda function: rust_mlx5.bound(model, function)
+
+
+def pair(model, first="new0", second="new1", **attributes):
+    """Two ports whose functions our driver has."""
+    return pairs.pair(model, bound(model), first, second, **attributes)
+
+
+def offers_devices(function):
+    """Whether devices can be added to a function."""
+    return vdpa.exists(function.mgmtdev) or function.mgmtdev in vdpa.show(
+        "mgmtdev", "show").get("mgmtdev", {})
+
+
+@suite.test(timeout=200)
+def add_and_delete(model):
+    """A device is added to every profile and deleted; what that takes."""
+    for profile, function in mlx5.by_profile().items():
+        with model.clean(("legacy virtqueues",)), bound(model)(function):
+            if not offers_devices(function):
+                ktap.say(f"{profile}: no devices")
+                continue
+            before, idle = model.commands(function), model.objects(function)
+            with vdpa.Device(function.mgmtdev, "once"):
+                added = model.commands(function)
+            deleted = model.commands(function)
+            assert model.objects(function) == idle, model.objects(function)
+            ktap.say(f"{profile}: {(added - before).total()} commands to add a device"
+                     f" (C: {C_ADD}), {(deleted - added).total()} to delete it"
+                     f" (C: {C_DELETE})")
+
+
+@suite.test(timeout=200)
+def again(model):
+    """Devices come and go, with and without a driver."""
+    function = mlx5.functions()["new0"]
+    with model.clean(), bound(model)(function):
+        idle = model.objects(function)
+        for number in range(10):
+            with vdpa.Device(function.mgmtdev, "again", max_vqp=1 + number % 3) as device:
+                for _ in range(2):
+                    device.bind("virtio_vdpa")
+                    device.bind(None)
+            assert model.objects(function) == idle, model.objects(function)
+
+
+@suite.test(timeout=300)
+def between(model):
+    """Two functions talk: ping, TCP, UDP, with offloads."""
+    with pair(model) as (here, there):
+        offloads = here.space.run("ethtool", "-k", here.netdev).stdout
+        for name in ("tx-checksumming", "rx-checksumming", "tcp-segmentation-offload"):
+            assert f"{name}: on" in offloads, offloads
+        pairs.traffic(model, here, there)
+
+
+@suite.test(timeout=120)
+def mac_change(model):
+    """Another MAC address by the control queue."""
+    with pair(model) as (here, there):
+        pairs.change_mac(here, there)
+
+
+@suite.test(timeout=120)
+def vlans(model):
+    """VLANs by the control queue: frames of others are not received."""
+    with pair(model) as (here, there):
+        pairs.use_vlans(here, there)
+
+
+@suite.test(timeout=120)
+def receive_modes(model):
+    """Frames for others are received in promiscuous mode, and groups are not
+    where nobody is in them.
+    """
+    with pair(model) as (here, there):
+        stranger = "02:00:00:00:99:09"
+        there.space.run("ip", "neigh", "replace", "10.79.0.9", "lladdr", stranger,
+                        "dev", there.netdev)
+
+        def received(to):
+            """How many of 20 frames sent there come as far as the driver."""
+            counter = f"/sys/class/net/{here.netdev}/statistics/rx_packets"
+            before = int(here.run("cat", counter))
+            there.space.run("ping", "-q", "-c", 20, "-i", "0.02", "-W", 1, to, check=False)
+            return int(here.run("cat", counter)) - before
+
+        assert received("10.79.0.9") < 10
+        here.run("ip", "link", "set", here.netdev, "promisc", "on")
+        assert received("10.79.0.9") >= 20
+        here.run("ip", "link", "set", here.netdev, "promisc", "off")
+        assert received("10.79.0.9") < 10
+
+        group = "239.1.2.3"
+        there.run("ip", "route", "add", group, "dev", there.netdev)
+        assert received(group) < 10
+        here.run("ip", "link", "set", here.netdev, "allmulticast", "on")
+        assert received(group) >= 20
+        here.run("ip", "link", "set", here.netdev, "allmulticast", "off")
+        assert received(group) < 10
+        here.run("ip", "maddress", "add", "01:00:5e:01:02:03", "dev", here.netdev)
+        assert received(group) >= 20
+
+
+@suite.test(timeout=200)
+def multiqueue(model):
+    """Several queue pairs, and their number changed."""
+    with pair(model, max_vqp=2) as (here, there):
+        for port in (here, there):
+            port.run("ethtool", "-L", port.netdev, "combined", 2)
+        iperf.tcp(*here.towards(there), "-P", "4")
+        counts = [stats["completed_desc"] for stats in mlx5.queue_stats(there.device.name, 4)]
+        ktap.say(f"descriptors completed by queue: {counts}")
+        for number in (1, 2, 1, 2):
+            here.run("ethtool", "-L", here.netdev, "combined", number)
+            here.ping(there.address)
+            there.ping(here.address)
+
+
+@suite.test(timeout=120)
+def statistics(model):
+    """vdpa dev vstats counts what a queue received and completed."""
+    with pair(model) as (here, there):
+        pairs.count_pings(here, there)
+
+
+@suite.test(timeout=120)
+def refusals(model):
+    """What cannot be provisioned is refused, and the log says why."""
+    function = mlx5.functions()["new0"]
+    cases = [
+        ({"max_vqp": 33}, "33 queue pairs are not 1 to 32"),
+        ({"mac": "01:00:5e:00:00:01"}, "01:00:5e:00:00:01 is not the address of a station"),
+        ({"device_features": hex(VERSION_1 | 1 << 11)}, "HOST_TSO4 needs CSUM"),
+    ]
+    with model.clean(), bound(model)(function), mlx5.KernelLog() as log:
+        idle = model.objects(function)
+        for attributes, reason in cases:
+            words = [word for pair in attributes.items() for word in pair]
+            result = vdpa.vdpa("dev", "add", "name", "no", "mgmtdev", function.mgmtdev, *words,
+                               check=False)
+            assert result.returncode, attributes
+            log.wait(reason, 5)
+        with vdpa.Device(function.mgmtdev, "first"):
+            result = vdpa.vdpa("dev", "add", "name", "second", "mgmtdev", function.mgmtdev,
+                               check=False)
+            assert "No space left" in result.stderr, result.stderr
+            log.wait("a function has one device only", 5)
+        assert model.objects(function) == idle, model.objects(function)
+
+
+@suite.test(timeout=120)
+def provisioned(model):
+    """A device is what it was provisioned to be, and its address can change."""
+    function = mlx5.functions()["new0"]
+    with model.clean(), bound(model)(function):
+        attributes = {"mac": "02:00:00:00:77:01", "mtu": 1400, "max_vqp": 3}
+        with vdpa.Device(function.mgmtdev, "asked", **attributes) as device:
+            device.bind("virtio_vdpa")
+            config = vdpa.show("dev", "config", "show", device.name)["config"][device.name]
+            assert config["mac"] == attributes["mac"], config
+            assert config["mtu"] == attributes["mtu"], config
+            assert config["max_vq_pairs"] == attributes["max_vqp"], config
+            netdev = f"/sys/class/net/{device.netdev}"
+            assert vdpa.read(f"{netdev}/address") == attributes["mac"]
+            assert vdpa.read(f"{netdev}/mtu") == "1400"
+            vdpa.vdpa("dev", "set", "name", device.name, "mac", "02:00:00:00:77:02")
+            config = vdpa.show("dev", "config", "show", device.name)["config"][device.name]
+            assert config["mac"] == "02:00:00:00:77:02", config
+        with vdpa.Device(function.mgmtdev, "plain") as device:
+            config = vdpa.show("dev", "config", "show", device.name)["config"][device.name]
+            assert config["mac"] == function.mac, config
+        features = vdpa.default_features(function.mgmtdev)
+        assert features & MRG_RXBUF and features & ANY_LAYOUT and features & VERSION_1, hex(features)
+
+
+def main():
+    """Runs the suite; mlx5_core is not loaded by it, and not needed."""
+    options = ktap.arguments(__doc__).parse_args()
+    if not os.path.exists(mlx5.PORT):
+        print("1..0 # SKIP no functions of mlx5-model")
+        ktap.exit_with(ktap.EXIT_SKIP)
+    # Which functions a driver has, and when, is for the tests to say.
+    vdpa.write(f"{mlx5.PCI}/drivers_autoprobe", "0")
+    with mlx5.Model() as model:
+        ktap.exit_with(suite.run(model, only=options.only))
+
+
+if __name__ == "__main__":
+    main()
