@@ -40,7 +40,6 @@ use vdpa::{
 };
 
 mod hca;
-#[expect(dead_code, reason = "for what is not wired up yet")]
 mod net;
 mod show;
 

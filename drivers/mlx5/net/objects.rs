@@ -48,10 +48,7 @@ use super::{
         Alarm,
         PortAlarm, //
     },
-    wire::queue::{
-        Notifier,
-        QueueSpec, //
-    }, //
+    wire::queue::QueueSpec, //
 };
 use crate::hca::{
     Era,
@@ -175,7 +172,7 @@ impl Objects {
             let spec = QueueSpec {
                 index,
                 tis: this.tis.id(),
-                notifier: Notifier::Vector(vector),
+                vector,
                 areas: layout.areas(this.umem.id(), index),
                 counters: 0,
                 pd: this.pd.id(),

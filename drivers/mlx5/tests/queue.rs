@@ -45,7 +45,6 @@ use crate::net::{
     wire::{
         queue::{
             self,
-            Notifier,
             QueueSpec, //
         },
         umem::{
@@ -55,7 +54,8 @@ use crate::net::{
     },
 };
 
-const PROFILES: [&str; 5] = ["cx7", "cx6dx-old", "minimal", "modern-only", "legacy-only"];
+/// Those whose virtqueues interrupt by themselves.
+const PROFILES: [&str; 3] = ["cx7", "modern-only", "legacy-only"];
 
 const SIZE: u16 = 256;
 
@@ -92,10 +92,6 @@ impl Rig {
             })
             .unwrap()
             .tisn();
-        let notifier = match capabilities.event_mode() & 4 {
-            0 => Notifier::QueuePair(host.create_channel(pd, 1).unwrap().firmware_qpn()),
-            _ => Notifier::Vector(1),
-        };
         // Memory for more than one, so that offsets are not all small.
         let layout = Layout::new(host.umem_sizes(SIZE).unwrap().map(u64::from)).unwrap();
         let state = host.memory.alloc(4 * layout.bytes());
@@ -125,7 +121,7 @@ impl Rig {
         let spec = QueueSpec {
             index,
             tis,
-            notifier,
+            vector: 1,
             areas: layout.areas(output.umem_id(), 3),
             counters: 0,
             pd,
