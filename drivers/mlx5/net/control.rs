@@ -26,7 +26,6 @@ use virtio::{
     lifecycle::Event,
     memory::Fault,
     net::{
-        config,
         control::{
             self,
             Command,
@@ -331,13 +330,8 @@ impl Controller {
             }
             Command::MacAddress(mac) => machine.set_driver_mac(inner, mac),
             Command::VirtqueuePairs(pairs) => machine.set_pairs(inner, pairs),
-            Command::AnnounceAck => {
-                let mut settings = machine.settings().lock();
-                settings.config.set_status(0, config::ANNOUNCE);
-                Ok(())
-            }
             // Not offered, so never negotiated, so never decoded.
-            Command::GuestOffloads(_) => return false,
+            Command::AnnounceAck | Command::GuestOffloads(_) => return false,
         };
         result.inspect_err(|trouble| machine.warn(trouble)).is_ok()
     }
