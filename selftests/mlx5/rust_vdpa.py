@@ -48,7 +48,7 @@ def offers_devices(function):
 def add_and_delete(model):
     """A device is added to every profile and deleted; what that takes."""
     for profile, function in mlx5.by_profile().items():
-        with model.clean(("legacy virtqueues",)), bound(model)(function):
+        with model.clean(["QueueVersion"]), bound(model)(function):
             if not offers_devices(function):
                 ktap.say(f"{profile}: no devices")
                 continue
