@@ -477,6 +477,36 @@ def back(model):
             assert model.objects(function) == before, model.objects(function)
 
 
+@suite.test(timeout=200)
+def device(model):
+    """A network device is there again when its firmware is, and goes without it too."""
+    function = mlx5.functions()["new0"]
+
+    def add():
+        vdpa.sh("vdpa", "dev", "add", "name", "hca0", "mgmtdev", f"pci/{function.address}")
+        return model.objects(function)
+
+    with bound(model, function):
+        before = model.objects(function)
+        with_device = add()
+        assert with_device != before
+        for kind, fields in (("health", {"syndrome": "HW_FATAL_ERR"}), ("gone", {})):
+            with mlx5.KernelLog() as log:
+                with model.fault(function, kind, **fields):
+                    log.wait("the firmware is dead", 20)
+                    time.sleep(1)
+                log.wait(": ready", 20)
+            vdpa.wait_until(lambda: model.objects(function) == with_device, "objects", 20)
+        with mlx5.KernelLog() as log:
+            with model.fault(function, "health", syndrome="HW_FATAL_ERR"):
+                log.wait("the firmware is dead", 20)
+                vdpa.sh("vdpa", "dev", "del", "hca0")
+            log.wait(": ready", 20)
+        assert model.objects(function) == before, model.objects(function)
+        # It ends with the function.
+        assert add() == with_device
+
+
 @suite.test()
 def ill(model):
     """Health that is not good, but not fatal, is told and goes on."""
