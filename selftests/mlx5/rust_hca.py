@@ -242,9 +242,9 @@ def at_once(model):
 
     new = vdpa.wait_until(last, "the trace")
     start = next(at for at, line in enumerate(new) if line["opcode"] == "INIT_HCA") + 1
-    batch = new[start:start + 5]
+    batch = new[start:start + 6]
     ktap.say([(line["opcode"], line["slot"]) for line in batch])
-    assert sorted(line["slot"] for line in batch) == list(range(5))
+    assert sorted(line["slot"] for line in batch) == list(range(6))
     pages = {line["slot"] for line in new if line["opcode"] == "MANAGE_PAGES"}
     assert pages == {31}, pages
 
