@@ -85,16 +85,16 @@ pub(crate) struct NetDevice {
     running: Mutex<Option<Running>>,
 }
 
-/// What a device has while it is on the bus. Field order is the order of teardown.
+/// What a device has while it is on the bus.
 struct Running {
     /// Among who is told of the firmware's death and life.
-    _membership: Membership,
+    membership: Membership,
     /// Looks at what happens by itself.
-    _watch: Worker,
+    watch: Worker,
     /// Serves the control queue.
-    _control: Worker,
+    control: Worker,
     /// Its place among the devices of the function.
-    _place: Place,
+    place: Place,
 }
 
 impl NetDevice {
@@ -171,10 +171,10 @@ impl NetDevice {
         // What happened before is not told of.
         alarm.ring();
         let running = Running {
-            _membership: membership,
-            _watch: watch,
-            _control: control,
-            _place: place,
+            membership,
+            watch,
+            control,
+            place,
         };
         Arc::pin_init(
             pin_init!(Self {
@@ -188,11 +188,21 @@ impl NetDevice {
     /// Ends the device, which is no longer on the bus. May be called again.
     pub(crate) fn end(&self) {
         let running = self.running.lock().take();
-        if running.is_some() {
-            self.machine.end();
-        }
-        // Waits for the turns of the workers.
-        drop(running);
+        let Some(Running {
+            membership,
+            watch,
+            control,
+            place,
+        }) = running
+        else {
+            return;
+        };
+        drop(membership);
+        // These wait for their turns: nothing is made anew behind the end.
+        drop(watch);
+        drop(control);
+        self.machine.end();
+        drop(place);
     }
 
     /// Takes a MAC address from the administrator.

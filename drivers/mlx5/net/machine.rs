@@ -477,7 +477,8 @@ impl Machine {
 
     /// Does what the lifecycle decided, in its order, up to where something went wrong.
     fn obey(&self, inner: &mut Inner, actions: &Actions) -> Result<(), Event> {
-        let stopped = self.stop(inner, actions.stop, actions.halt);
+        // Where queues stood means nothing behind a reset.
+        let stopped = self.stop(inner, actions.stop, !actions.reset);
         if let Err(unstopped) = &stopped {
             self.warn(&unstopped.trouble);
         }
