@@ -13,8 +13,9 @@
 //! * [`Vectors`] and [`Vector`]: its interrupts,
 //! * [`WaitQueue`]: waiting for what an interrupt tells, with a bound on the time.
 //!
-//! All of it is safe, whatever order things are dropped in: what must not outlive the binding is
-//! released when that ends, if it was not before.
+//! Interrupts end with the binding, if they did not before, whatever order things are dropped in.
+//! Memory does not: a driver drops what it shares with the device while it is bound, in `unbind` at
+//! the latest, and after the device was told to forget it.
 
 mod device;
 mod mapping;
