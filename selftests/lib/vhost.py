@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: GPL-2.0
+"""A VMM without a guest: /dev/vhost-vdpa, and rings in memory that the test
+maps and writes itself.
+"""
+
+import contextlib
+import ctypes
+import fcntl
+import mmap
+import os
+import resource
+import struct
+
+PAGE = 4096
+HUGE = 2 << 20
+
+# Directions of an ioctl's argument.
+WRITE, READ = 1, 2
+
+# Bits of the status.
+ACKNOWLEDGE, DRIVER, DRIVER_OK, FEATURES_OK = 1, 2, 4, 8
+NEEDS_RESET = 0x40
+
+# Features.
+VERSION_1 = 1 << 32
+ACCESS_PLATFORM = 1 << 33
+
+# Permissions of a map, and kinds of messages.
+RO, WO, RW = 1, 2, 3
+UPDATE, INVALIDATE, BATCH_BEGIN, BATCH_END = 2, 3, 5, 6
+
+QUEUE_SIZE = 256
+HEADER = 12
+
+
+def _ioc(direction, number, size):
+    return direction << 30 | size << 16 | 0xaf << 8 | number
+
+
+class Memory:
+    """Memory of this process, of huge pages if it says so."""
+
+    def __init__(self, size, huge=True):
+        flags = mmap.MAP_SHARED | mmap.MAP_ANONYMOUS
+        if huge:
+            flags |= 0x40000  # MAP_HUGETLB
+        self.map = mmap.mmap(-1, size, flags=flags)
+        self.size = size
+        # All of it is there from the beginning.
+        for at in range(0, size, HUGE if huge else PAGE):
+            self.map[at] = 0
+        view = ctypes.c_char.from_buffer(self.map)
+        self.address = ctypes.addressof(view)
+        del view
+
+    def close(self):
+        """Gives it back."""
+        self.map.close()
+
+
+class Vhost:
+    """A device of vhost-vdpa, opened."""
+
+    def __init__(self, path):
+        # Pages that are pinned count against this limit, whoever asks.
+        limit = resource.RLIM_INFINITY
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (limit, limit))
+        self.file = os.open(path, os.O_RDWR)
+        self._ioctl(0, 0x01, b"")  # SET_OWNER
+        # MSG_V2, BATCH, ASID.
+        self._ioctl(WRITE, 0x25, struct.pack("=Q", 1 << 1 | 1 << 2 | 1 << 3))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        os.close(self.file)
+
+    def _ioctl(self, direction, number, argument):
+        buffer = bytearray(argument)
+        fcntl.ioctl(self.file, _ioc(direction, number, len(argument)), buffer)
+        return bytes(buffer)
+
+    def status(self):
+        """The device status."""
+        return self._ioctl(READ, 0x71, bytes(1))[0]
+
+    def set_status(self, status):
+        """Sets the device status; 0 is a reset."""
+        self._ioctl(WRITE, 0x72, bytes([status]))
+
+    def features(self):
+        """What is offered."""
+        return struct.unpack("=Q", self._ioctl(READ, 0x00, bytes(8)))[0]
+
+    def suspend(self):
+        """Stops the device."""
+        self._ioctl(0, 0x7d, b"")
+
+    def resume(self):
+        """Lets it go on."""
+        self._ioctl(0, 0x7e, b"")
+
+    def base(self, queue):
+        """Where a virtqueue stands."""
+        answer = self._ioctl(READ | WRITE, 0x12, struct.pack("=II", queue, 0))
+        return struct.unpack("=II", answer)[1]
+
+    def set_group_asid(self, group, asid):
+        """Puts a group of virtqueues into an address space."""
+        self._ioctl(WRITE, 0x7c, struct.pack("=II", group, asid))
+
+    def group(self, queue):
+        """The group that a virtqueue is in."""
+        answer = self._ioctl(READ | WRITE, 0x7b, struct.pack("=II", queue, 0))
+        return struct.unpack("=II", answer)[1]
+
+    def _message(self, kind, asid=0, iova=0, size=0, address=0, permissions=0):
+        os.write(self.file, struct.pack("=IIQQQBB38x", 2, asid, iova, size, address,
+                                        permissions, kind))
+
+    def map(self, iova, memory, permissions=RW, asid=0, offset=0, size=None):
+        """Maps memory, or some of it."""
+        self._message(UPDATE, asid, iova, size or memory.size - offset,
+                      memory.address + offset, permissions)
+
+    def unmap(self, iova, size, asid=0):
+        """Takes back what is mapped in a range."""
+        self._message(INVALIDATE, asid, iova, size)
+
+    @contextlib.contextmanager
+    def batch(self, asid=0):
+        """What is mapped and taken back in the context becomes so at its end."""
+        self._message(BATCH_BEGIN, asid)
+        yield
+        self._message(BATCH_END, asid)
+
+    def set_ring(self, queue, iova):
+        """Says where a virtqueue's ring is: three pages and a bit."""
+        state = struct.pack("=II", queue, QUEUE_SIZE)
+        self._ioctl(WRITE, 0x10, state)
+        self._ioctl(WRITE, 0x12, struct.pack("=II", queue, 0))
+        # Descriptors, used, available.
+        addresses = iova, iova + 2 * PAGE, iova + PAGE, 0
+        self._ioctl(WRITE, 0x11, struct.pack("=IIQQQQ", queue, 0, *addresses))
+
+    def set_kick(self, queue, eventfd):
+        """Gives it an eventfd for kicks."""
+        self._ioctl(WRITE, 0x20, struct.pack("=Ii", queue, eventfd))
+
+    def enable(self, queue, on=True):
+        """Enables a virtqueue."""
+        self._ioctl(WRITE, 0x75, struct.pack("=II", queue, on))
+
+    def set_features(self, features):
+        """Takes features."""
+        self._ioctl(WRITE, 0x00, struct.pack("=Q", features))
+
+    def acknowledge(self):
+        """All that comes before rings."""
+        self.set_status(ACKNOWLEDGE | DRIVER)
+        self.set_features(VERSION_1 | ACCESS_PLATFORM)
+        self.set_status(ACKNOWLEDGE | DRIVER | FEATURES_OK)
+
+    def drive(self):
+        """The driver is ready. Returns whether the device is, too."""
+        self.set_status(ACKNOWLEDGE | DRIVER | FEATURES_OK | DRIVER_OK)
+        return not self.status() & NEEDS_RESET
+
+
+class Sender:
+    """A transmit queue whose ring lies in `memory` at `offset`, which is mapped
+    at `iova`.
+    """
+
+    def __init__(self, vhost, queue, memory, offset, iova):
+        self.memory, self.offset = memory, offset
+        self.next = 0
+        memory.map[offset:offset + 4 * PAGE] = bytes(4 * PAGE)
+        self.eventfd = os.eventfd(0)
+        vhost.set_ring(queue, iova)
+        vhost.set_kick(queue, self.eventfd)
+
+    def close(self):
+        """Gives back what it holds."""
+        os.close(self.eventfd)
+
+    def send(self, iova, length):
+        """Has the device read a frame and the header before it."""
+        descriptor = self.next % QUEUE_SIZE
+        at = self.offset + 16 * descriptor
+        self.memory.map[at:at + 16] = struct.pack("<QIHH", iova, length, 0, 0)
+        at = self.offset + PAGE + 4 + 2 * descriptor
+        self.memory.map[at:at + 2] = struct.pack("<H", descriptor)
+        self.next += 1
+        at = self.offset + PAGE + 2
+        self.memory.map[at:at + 2] = struct.pack("<H", self.next & 0xffff)
+        os.eventfd_write(self.eventfd, 1)
+
+    def used(self):
+        """How many the device is done with."""
+        at = self.offset + 2 * PAGE + 2
+        return struct.unpack("<H", self.memory.map[at:at + 2])[0]
