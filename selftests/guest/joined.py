@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Guests in QEMU on vDPA devices of functions of the model, joined with a port
+of the host's own on another function, and what they do whoever drives the
+functions.
+"""
+
+import contextlib
+import os
+import subprocess
+
+import iperf
+import ktap
+import mlx5
+import qemu
+import traffic
+import vdpa
+
+MAC = "52:54:00:77:00:02"
+MODERN = "disable-legacy=on"
+LEGACY = "disable-modern=on"
+VERSION_1 = 32
+
+
+@contextlib.contextmanager
+def joined(model, bound, host, *guests):
+    """The host's port on the function `host`, and a device for a guest on
+    each of the others; all on one switch.  `bound` gives a function to the
+    driver.  Nothing may go wrong in it.
+    """
+    functions = mlx5.functions()
+    with model.clean(), contextlib.ExitStack() as stack:
+        for name in (host, *guests):
+            stack.enter_context(bound(functions[name]))
+        port = stack.enter_context(traffic.HostPort(functions[host].mgmtdev))
+        devices = [
+            stack.enter_context(vdpa.Device(functions[name].mgmtdev, f"guest-{name}",
+                                            driver="vhost_vdpa", mac=MAC))
+            for name in guests
+        ]
+        try:
+            yield port, *devices
+        except Exception:
+            for name in (host, *guests):
+                ktap.say(f"{name}: {model.ask('stats', name)['queues']}")
+            raise
+
+
+def report(lines):
+    """Prints what traffic.both_ways found."""
+    for name, text in lines:
+        ktap.say(f"{name}: {text}")
+
+
+def serve(device, port, card, more=None):
+    """Boots a guest and lets traffic go both ways, and then what `more` does
+    with the guest.
+    """
+    with qemu.Guest(device, card=card) as guest:
+        guest.wait_boot()
+        assert (VERSION_1 in guest.features()) == (LEGACY not in card)
+        traffic.prepare(guest)
+        report(traffic.both_ways(guest, port))
+        if more:
+            more(guest)
+
+
+def streams(model, guest, port):
+    """TCP and UDP both ways, as fast as they go."""
+    iperf.both_ways(
+        port.namespace,
+        traffic.HOST,
+        lambda *words, timeout: guest.get(" ".join(map(str, words)), timeout=timeout),
+        dropped=model.dropped,
+    )
+
+
+def stop_and_continue(name, device, port, card):
+    """stop and cont while traffic goes."""
+    with qemu.Guest(device, card=card) as guest:
+        guest.wait_boot()
+        traffic.prepare(guest)
+        with traffic.Stream(guest, port) as stream:
+            for _ in range(5):
+                guest.monitor.command("stop")
+                guest.monitor.wait("STOP")
+                assert guest.monitor.command("query-status")["status"] == "paused"
+                guest.monitor.command("cont")
+                guest.monitor.wait("RESUME")
+                guest.run("true")
+                stream.pings.wait()
+            # Some are lost: while the guest is stopped, and where it has
+            # no buffers in time. Each stop was followed by an answer.
+            line, (sent, received, _) = stream.finish(guest)
+        ktap.say(f"{name}: {line}; {received} of {sent} pings answered")
+        report(traffic.both_ways(guest, port))
+
+
+def ring_state(model, bound, names, titles):
+    """Has some tests of vhost-vdpa, by their titles, run on two functions."""
+    program = os.path.join(qemu.BUILD, "vhost-vdpa-test")
+    functions = mlx5.functions()
+    with model.clean(), contextlib.ExitStack() as stack:
+        for name in names:
+            stack.enter_context(bound(functions[name]))
+        makers = ",".join(functions[name].mgmtdev for name in names)
+        done = subprocess.run([program, "--mgmtdev", makers, *titles], timeout=300,
+                              check=False, stdout=subprocess.PIPE, text=True)
+    lines = done.stdout.splitlines()
+    for line in lines:
+        ktap.say(f"{names[0]}: {line}")
+    passed = [line for line in lines if line.startswith("ok ") and "# SKIP" not in line]
+    for title in titles:
+        assert any(title in line for line in passed), f"{title}: did not pass"
+    assert not done.returncode, f"exit status {done.returncode}"

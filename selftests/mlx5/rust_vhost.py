@@ -1,0 +1,63 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0
+"""vDPA devices of rust_mlx5_vdpa on functions of the model, under vhost-vdpa:
+guests of either kind in QEMU, and traffic with a function that the host has.
+"""
+
+import os
+import sys
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path[:0] = [os.path.join(HERE, "..", "lib"), os.path.join(HERE, "..", "guest")]
+
+# pylint: disable=wrong-import-position
+import joined
+import ktap
+import mlx5
+import rust_mlx5
+import vdpa
+
+suite = ktap.Suite("mlx5_rust_vhost")
+
+
+def bound(model):
+    """What gives functions to our driver."""
+    return lambda function: rust_mlx5.bound(model, function)
+
+
+def join(model, host, *guests):
+    """As joined.joined, on functions that our driver has."""
+    return joined.joined(model, bound(model), host, *guests)
+
+
+@suite.test(timeout=400)
+def kinds(model):
+    """A modern guest and legacy ones in turn, on one device."""
+    with join(model, "new1", "new0") as (port, device):
+        for card in (joined.MODERN, joined.LEGACY, joined.MODERN, joined.LEGACY):
+            ktap.say(card)
+            joined.serve(device, port, card)
+
+
+@suite.test(timeout=400)
+def stop_and_continue(model):
+    """stop and cont while traffic goes, of a modern guest and of a legacy one."""
+    with join(model, "new1", "new0") as (port, device):
+        for card in (joined.MODERN, joined.LEGACY):
+            joined.stop_and_continue(card, device, port, card)
+
+
+def main():
+    """Runs the suite; mlx5_core is not loaded by it, and not needed."""
+    options = ktap.arguments(__doc__).parse_args()
+    if not os.path.exists(mlx5.PORT):
+        print("1..0 # SKIP no functions of mlx5-model")
+        ktap.exit_with(ktap.EXIT_SKIP)
+    # Which functions a driver has, and when, is for the tests to say.
+    vdpa.write(f"{mlx5.PCI}/drivers_autoprobe", "0")
+    with mlx5.Model() as model:
+        ktap.exit_with(suite.run(model, only=options.only))
+
+
+if __name__ == "__main__":
+    main()
