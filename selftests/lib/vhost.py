@@ -67,8 +67,8 @@ class Vhost:
         resource.setrlimit(resource.RLIMIT_MEMLOCK, (limit, limit))
         self.file = os.open(path, os.O_RDWR)
         self._ioctl(0, 0x01, b"")  # SET_OWNER
-        # MSG_V2, BATCH, ASID.
-        self._ioctl(WRITE, 0x25, struct.pack("=Q", 1 << 1 | 1 << 2 | 1 << 3))
+        # MSG_V2, BATCH, ASID; maps stay over a reset (IOTLB_PERSIST).
+        self._ioctl(WRITE, 0x25, struct.pack("=Q", 1 << 1 | 1 << 2 | 1 << 3 | 1 << 8))
 
     def __enter__(self):
         return self

@@ -150,6 +150,12 @@ def lazy(model):
             map_all(dev, ram)
             dev.set_status(0)
             assert keys.took() == (0, 0), "keys between SUSPEND and reset"
+        with sender(dev, ram) as out:
+            enable(dev)
+            assert dev.drive()
+            assert keys.took() == (0, 0), "keys for the same map"
+            works(out, BASE + HUGE)
+            dev.set_status(0)
 
 
 @suite.test()
@@ -218,6 +224,13 @@ def hole(model):
             works(out, gone + HUGE)
             fails(dev, out, gone)
             dev.set_status(0)
+        # The same again, with the hole from the beginning.
+        with sender(dev, ram) as out:
+            enable(dev)
+            assert dev.drive()
+            works(out, gone - PAGE)
+            fails(dev, out, gone)
+            dev.set_status(0)
 
 
 @suite.test()
@@ -280,7 +293,7 @@ def nothing(model):
 
 @suite.test()
 def refused(model):
-    """A key that the firmware does not give keeps a device from starting."""
+    """A key that the firmware does not give keeps a device from starting, once."""
     function = mlx5.functions()["new0"]
     with memory() as ram, device(model) as (dev, keys):
         map_all(dev, ram)
@@ -293,6 +306,11 @@ def refused(model):
             dev.set_status(0)
         made, gone = keys.took()
         ktap.say(f"{made} asked for, {gone} taken back")
+        with sender(dev, ram) as out:
+            enable(dev)
+            assert dev.drive()
+            works(out, BASE + HUGE)
+            dev.set_status(0)
 
 
 @suite.test()
