@@ -197,9 +197,14 @@ impl Function {
     }
 
     /// Takes the firmware down and brings it up again, as if it had died. For who could not take
-    /// something away. Returns at once.
+    /// something away. Returns at once; from then on nothing is used that the firmware was given.
     pub(crate) fn recover(&self, why: &Failure) {
+        if why.is_for_death() {
+            // It is being done already, or was.
+            return;
+        }
         let device: &Device = &self.life.device;
+        self.life.quiesce();
         dev_err!(device, "the firmware is started anew: {}\n", Show(why));
         self.life.wanted_anew.store(true, Relaxed);
         if let Some(handle) = self.life.handle.as_ref() {
@@ -261,6 +266,8 @@ impl Life {
                 if !is_dead && !wanted_anew {
                     return None;
                 }
+                // Before somebody is told that nothing is used any more.
+                self.quiesce();
                 // No command is waited for from here on, and what the firmware has ends unasked.
                 running.firmware().distrust();
                 running.firmware().queue().kill();
@@ -292,7 +299,11 @@ impl Life {
                         Running::new(&self.device, &self.registers, line, self.timeout_ms)
                     });
                 match running {
-                    Ok(running) => Some(State::Running(running, Watch::new())),
+                    Ok(running) => {
+                        // What was wanted of the firmware before is done with this.
+                        self.wanted_anew.store(false, Relaxed);
+                        Some(State::Running(running, Watch::new()))
+                    }
                     Err(trouble) => {
                         let device: &Device = &self.device;
                         dev_err!(device, "bring-up failed again: {}\n", Show(&trouble));
@@ -304,6 +315,12 @@ impl Life {
             }
             State::GivenUp => None,
         }
+    }
+
+    /// Has the device use nothing that it was given, from now until firmware is brought up again.
+    fn quiesce(&self) {
+        self.segment.disable();
+        self.device.stop_dma();
     }
 
     /// Shows others the firmware that lives again.

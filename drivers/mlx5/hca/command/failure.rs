@@ -68,6 +68,11 @@ impl Failure {
         )
     }
 
+    /// Returns whether it was not done as the firmware is dead.
+    pub(crate) fn is_for_death(&self) -> bool {
+        matches!(self.reason, Reason::Dead)
+    }
+
     /// The number of the nearest error that user space knows, above 0.
     pub(crate) fn errno(&self) -> i32 {
         const EIO: i32 = 5;
