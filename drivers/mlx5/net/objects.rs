@@ -288,12 +288,11 @@ impl Objects {
         pairs: u16,
         fields: impl Fn(u16) -> Fields,
     ) -> Result<(), Failure> {
-        if which.is_empty() {
+        if which.is_empty() && !self.steering.is_detached() {
             return Ok(());
         }
         // The table of receive queues names their objects.
-        let is_named = which.iter().any(|index| index % 2 == 0);
-        if is_named {
+        if which.iter().any(|index| index % 2 == 0) {
             self.steering.detach()?;
         }
         let mut batch = self.era.batch();
@@ -323,7 +322,7 @@ impl Objects {
                 queue.created(object, &fields, &self.era, &self.alarm)?;
             }
         }
-        if is_named {
+        if self.steering.is_detached() {
             let receivers = self.receivers(pairs)?;
             let made = Made {
                 domain: self.domain.id(),

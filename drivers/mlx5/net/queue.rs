@@ -129,6 +129,8 @@ impl Queue {
     /// As [`Batch::end`].
     pub(crate) fn end(&mut self, batch: &mut Batch) -> Result<(), Failure> {
         self.stage = Stage::Lost;
+        // The firmware may give its number to another at once.
+        self.listening = None;
         self.object
             .take()
             .map_or(Ok(()), |object| batch.end(object))

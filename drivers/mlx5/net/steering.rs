@@ -152,6 +152,7 @@ pub(crate) struct Steering {
     unwanted: KVVec<Rule>,
     /// What there was in the MAC table when it was [detached](Self::detach).
     detached: KVVec<Rule>,
+    is_detached: bool,
 }
 
 /// A command was not sent for want of memory.
@@ -179,6 +180,7 @@ impl Steering {
             pending: KVVec::new(),
             unwanted: KVVec::new(),
             detached: KVVec::new(),
+            is_detached: false,
         }
     }
 
@@ -536,19 +538,33 @@ impl Steering {
     ///
     /// The first [`Failure`].
     pub(crate) fn detach(&mut self) -> Result<(), Failure> {
-        if !self.is_spread() {
-            let mut list = KVVec::new();
-            for one in self
-                .rules
-                .iter()
-                .filter(|one| one.rule.place().0 == Table::Mac)
-            {
-                list.push(one.rule, GFP_KERNEL)
-                    .map_err(no_memory::<SetFlowTableEntry>)?;
-            }
-            self.remove(&list)?;
-            self.detached = list;
+        if !self.is_detached {
+            self.detached = self.leading()?;
+            self.is_detached = true;
         }
+        self.clear()
+    }
+
+    /// Whether nothing leads to the receive queues, as they were to be destroyed.
+    pub(crate) fn is_detached(&self) -> bool {
+        self.is_detached
+    }
+
+    /// The rules that lead to receive interfaces by themselves.
+    fn leading(&self) -> Result<KVVec<Rule>, Failure> {
+        let mut list = KVVec::new();
+        let rules = self.rules.iter().map(|one| one.rule);
+        for rule in rules.filter(|rule| !self.is_spread() && rule.place().0 == Table::Mac) {
+            list.push(rule, GFP_KERNEL)
+                .map_err(no_memory::<SetFlowTableEntry>)?;
+        }
+        Ok(list)
+    }
+
+    /// Takes away what there is of what leads to the receive queues.
+    fn clear(&mut self) -> Result<(), Failure> {
+        let leading = self.leading()?;
+        self.remove(&leading)?;
         end_all(core::mem::take(&mut self.kinds))?;
         end_all(core::mem::take(&mut self.tirs))?;
         self.receivers.clear();
@@ -562,6 +578,17 @@ impl Steering {
     /// The first [`Failure`].
     pub(crate) fn attach(&mut self, era: &Era, made: &Made<'_>) -> Result<(), Failure> {
         let rules = core::mem::take(&mut self.detached);
+        let result = self.attach_all(era, made, &rules);
+        self.is_detached = result.is_err();
+        if self.is_detached {
+            self.detached = rules;
+            // Half of it would be in the way of the next time. What this fails with is in the log.
+            let _ = self.clear();
+        }
+        result
+    }
+
+    fn attach_all(&mut self, era: &Era, made: &Made<'_>, rules: &[Rule]) -> Result<(), Failure> {
         for step in 0..3 {
             self.forget();
             let mut batch = era.batch();
