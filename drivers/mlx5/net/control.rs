@@ -135,7 +135,8 @@ impl Ring {
         };
         let entries = usize::from(setup.size);
         let slots = KVec::from_elem(Slot::default(), entries, GFP_KERNEL)?;
-        let queue = Queue::new(config, State::split(setup.index), slots).map_err(|error| {
+        let index = setup.index.ok_or(EINVAL)?;
+        let queue = Queue::new(config, State::split(index), slots).map_err(|error| {
             pr_debug!("control queue: {}\n", Show(error));
             EINVAL
         })?;

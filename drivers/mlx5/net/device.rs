@@ -27,6 +27,7 @@ use vdpa::{
 use virtio::{
     features::Features,
     lifecycle::{
+        status,
         Config,
         Event,
         Legacy,
@@ -236,20 +237,23 @@ impl NetDevice {
     /// Makes an address space what `map` says, and has queues that run use that.
     fn set_map(&self, asid: u32, map: Snapshot) -> Result {
         let mut turn = self.machine.turn();
-        turn.map.want(asid, map)?;
-        self.machine.alarm().ring_for_memory();
+        let before = turn.map.want(asid, map)?;
+        self.machine.alarm().ring_later();
         let moving = self.machine.moving(&turn);
         if moving.is_empty() || !turn.map.concerns_hardware(asid) {
             return Ok(());
         }
-        self.machine
-            .remap(&mut turn, moving)
-            .map_err(|trouble: Trouble| {
-                self.machine.warn(&trouble);
-                // A fault is never refused.
-                let _ = turn.event(Event::Fault);
-                Error::from(trouble)
-            })
+        let mut replaced = None;
+        let result = self.machine.remap(&mut turn, moving, &mut replaced);
+        result.map_err(|trouble: Trouble| {
+            self.machine.warn(&trouble);
+            // The VMM is told that it is not mapped. There is room for what was there before.
+            let _ = turn.map.want(asid, before);
+            // A fault is never refused.
+            let _ = turn.event(Event::Fault);
+            Error::from(trouble)
+        })
+        // The keys of before end here, when no queue uses them.
     }
 
     /// Reports what an operation that cannot fail could not do.
@@ -308,7 +312,7 @@ impl Operations for NetDevice {
 
     fn set_vq_state(dev: &Device<Self>, index: u16, state: VqState) -> Result {
         dev.machine
-            .configure(index, |setup| setup.index = state.avail)
+            .configure(index, |setup| setup.index = Some(state.avail))
     }
 
     fn get_vq_state(dev: &Device<Self>, index: u16) -> Result<VqState> {
@@ -325,7 +329,11 @@ impl Operations for NetDevice {
     }
 
     fn get_vq_irq(dev: &Device<Self>, index: u16) -> Option<u32> {
-        if dev.machine.is_control(index) {
+        // Who asks although the device did not start would never be told that it stopped.
+        let runs = dev
+            .machine
+            .ask(|life| life.status() & status::DRIVER_OK != 0);
+        if !runs || dev.machine.is_control(index) {
             return None;
         }
         dev.machine.vector(index)?.irq()

@@ -101,8 +101,8 @@ pub(crate) struct Setup {
     pub(crate) driver: u64,
     /// Address of the device area.
     pub(crate) device: u64,
-    /// Where the ring goes on.
-    pub(crate) index: u16,
+    /// Where the ring goes on. `None` of a queue that runs, or that was not heard of since it did.
+    pub(crate) index: Option<u16>,
 }
 
 impl Setup {
@@ -112,7 +112,7 @@ impl Setup {
         desc: 0,
         driver: 0,
         device: 0,
-        index: 0,
+        index: Some(0),
     };
 
     /// Whether the driver said where the ring is.
@@ -353,12 +353,7 @@ impl Machine {
 
     /// The queues that move frames and are in use: those of the pairs that the driver chose.
     pub(crate) fn active(&self) -> QueueSet {
-        let pairs = self.settings.lock().pairs.min(self.offer.pairs);
-        let mut active = QueueSet::EMPTY;
-        for index in 0..2 * pairs {
-            active.set(index, true);
-        }
-        active
+        pairs(self.settings.lock().pairs.min(self.offer.pairs))
     }
 
     /// Changes the setup of queue `index`.
@@ -409,11 +404,15 @@ impl Machine {
         } else if self.kicks.contains(index) {
             return self.ask_index(inner, index).map_err(|trouble| {
                 self.warn(&trouble);
+                if let Trouble::Queue(..) = trouble {
+                    // A fault is never refused.
+                    let _ = turn.event(Event::Fault);
+                }
                 EIO
             });
         }
         let setup = inner.setups.get(usize::from(index)).ok_or(EINVAL)?;
-        Ok(setup.index)
+        setup.index.ok_or(EIO)
     }
 
     /// Takes a kick of queue `index`, in any context.
@@ -482,18 +481,22 @@ impl Machine {
         if let Err(unstopped) = &stopped {
             self.warn(&unstopped.trouble);
         }
-        if actions.halt {
-            return Err(match stopped {
-                Ok(()) => Event::StopDone,
-                Err(unstopped) if unstopped.can_go_on => Event::StopFailed,
-                Err(_) => Event::Fault,
-            });
-        }
-        if stopped.is_err() {
+        if let (true, Err(unstopped)) = (actions.halt, &stopped) {
+            if unstopped.can_go_on {
+                return Err(Event::StopFailed);
+            }
             self.discard(inner, actions.stop);
+            return Err(Event::Fault);
+        }
+        if actions.halt {
+            return Err(Event::StopDone);
         }
         if actions.reset {
+            // Whatever the driver had, and in whatever state: nothing uses its memory any more.
+            self.discard(inner, pairs(self.offer.pairs));
             self.forget(inner);
+        } else if stopped.is_err() {
+            self.discard(inner, actions.stop);
         }
         let started = self.start(inner, actions.start, actions.begin);
         started.map_err(|trouble| {
@@ -510,12 +513,17 @@ impl Machine {
         if stopped.is_err() && !actions.reset {
             return Err(Event::Fault);
         }
+        if actions.reset || !actions.start.is_empty() {
+            self.alarm.ring_for_port();
+        }
         Ok(())
     }
 
     /// Forgets everything the driver set. What of it is in the firmware is changed when the next
     /// driver begins.
     fn forget(&self, inner: &mut Inner) {
+        // By which index it was known is forgotten already.
+        inner.control = None;
         for setup in inner.setups.iter_mut() {
             *setup = Setup::RESET;
         }
@@ -527,11 +535,23 @@ impl Machine {
         for group in [GROUP_DATA, GROUP_CONTROL, GROUP_RINGS] {
             inner.map.set_group(group, 0);
         }
-        let mut settings = self.settings.lock();
-        settings.filter.reset();
-        settings.config.reset();
-        settings.pairs = 1;
+        {
+            let mut settings = self.settings.lock();
+            settings.filter.reset();
+            settings.config.reset();
+            settings.pairs = 1;
+        }
+        self.alarm.ring_later();
     }
+}
+
+/// The queues of the first `count` pairs.
+fn pairs(count: u16) -> QueueSet {
+    let mut queues = QueueSet::EMPTY;
+    for index in 0..2 * count {
+        queues.set(index, true);
+    }
+    queues
 }
 
 impl Execute for Machine {

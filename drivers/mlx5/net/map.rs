@@ -111,12 +111,12 @@ impl Map {
         }
     }
 
-    /// Takes what is mapped in address space `asid` from now on.
+    /// Takes what is mapped in address space `asid` from now on. Returns what was so before.
     ///
     /// # Errors
     ///
-    /// `ENOMEM`.
-    pub(crate) fn want(&mut self, asid: u32, snapshot: Snapshot) -> Result {
+    /// `ENOMEM`, but not for an address space that there was something of.
+    pub(crate) fn want(&mut self, asid: u32, snapshot: Snapshot) -> Result<Snapshot> {
         let index = asid as usize;
         while self.wanted.len() <= index {
             self.wanted.push(Snapshot::EMPTY, GFP_KERNEL)?;
@@ -129,11 +129,9 @@ impl Map {
                 count
             );
         }
-        if let Some(wanted) = self.wanted.get_mut(index) {
-            *wanted = snapshot;
-        }
         self.version += 1;
-        Ok(())
+        let wanted = self.wanted.get_mut(index).ok_or(EINVAL)?;
+        Ok(core::mem::replace(wanted, snapshot))
     }
 
     /// Puts a group into address space `asid`.
@@ -382,9 +380,12 @@ impl Tree {
                 )
                 .map_err(refused(piece.iova, piece.iova + piece.size))?;
         }
-        let made = making.finish().map_err(refused(iova, end))?;
+        let mut made = key::Keys {
+            root: None,
+            pieces: making.finish().map_err(refused(iova, end))?,
+        };
 
-        let (number, root) = self.root(era, pd, &parts, &new, &made)?;
+        let (number, root) = self.root(era, pd, &parts, &new, &made.pieces)?;
 
         // Nothing fails from here on.
         for (piece, object) in self
@@ -398,7 +399,7 @@ impl Tree {
                 let _ = objects.push_within_capacity(object);
             }
         }
-        for object in made {
+        for object in core::mem::take(&mut made.pieces) {
             let _ = objects.push_within_capacity(object);
         }
         let created = new.iter().map(|piece| Piece {
@@ -623,9 +624,11 @@ impl Installed {
                 let refused = |failure| MapError::Refused(0, u64::MAX, failure);
                 self.everything = Some(key::everything(era, pd).map_err(refused)?);
             }
+            // Nothing is kept of a process that had the device before.
+            self.version = 0;
             return Ok(Replaced {
-                _data: key::Keys::NONE,
-                _rings: key::Keys::NONE,
+                _data: core::mem::replace(&mut self.data, Tree::NONE).keys,
+                _rings: core::mem::replace(&mut self.rings, Tree::NONE).keys,
                 _everything: None,
             });
         }

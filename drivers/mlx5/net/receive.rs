@@ -5,7 +5,10 @@
 //! Each of these changes the firmware first, and only then what the device says of itself.
 
 use virtio::{
-    lifecycle::QueueSet,
+    lifecycle::{
+        status,
+        QueueSet, //
+    },
     net::{
         filter::Filter,
         MacAddress, //
@@ -57,7 +60,7 @@ impl Machine {
     ///
     /// As [`Self::set_filter`].
     pub(crate) fn move_address(&self, inner: &mut Inner) -> Result<(), Trouble> {
-        if self.moving(inner).is_empty() {
+        if self.ask(|life| life.status() & status::DRIVER_OK == 0) {
             return Ok(());
         }
         let filter = self.filter()?;
@@ -89,14 +92,20 @@ impl Machine {
             .and_then(|()| self.steer(inner, &filter, mac, pairs));
         if let Err(trouble) = result {
             self.settings().lock().pairs = old;
+            if self.stop(inner, added, true).is_err() {
+                self.alarm().ring();
+            }
             return Err(trouble);
         }
         for index in added.iter() {
             self.look_at(index);
         }
         let removed: QueueSet = running.intersection(before.without(after));
-        self.stop(inner, removed, true)
-            .map_err(|unstopped| unstopped.trouble)
+        self.stop(inner, removed, true).map_err(|unstopped| {
+            // The watch has the device need a reset if it is not known what became of them.
+            self.alarm().ring();
+            unstopped.trouble
+        })
     }
 
     fn steer(

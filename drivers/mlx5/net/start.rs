@@ -26,7 +26,10 @@ use super::{
         Inner,
         Machine, //
     },
-    map::Keys,
+    map::{
+        Keys,
+        Replaced, //
+    },
     objects::Objects,
     offer,
     queue::{
@@ -123,6 +126,13 @@ impl Machine {
             ..
         } = inner;
         let objects = objects.as_deref_mut().ok_or(Trouble::NoFirmware)?;
+        let is_known = |index: u16| {
+            let setup = setups.get(usize::from(index));
+            setup.is_some_and(|setup| setup.index.is_some())
+        };
+        if let Some(index) = starting.iter().find(|index| !is_known(*index)) {
+            return Err(Trouble::Doubt(index));
+        }
 
         // The old keys end when the queues have the new ones.
         let needed = !starting.is_empty() || *user == User::Kernel || map.has_user_map();
@@ -142,7 +152,7 @@ impl Machine {
                 desc: setup.desc,
                 driver: setup.driver,
                 device: setup.device,
-                index: Some(setup.index),
+                index: setup.index,
                 version_1: features.contains(Features::VERSION_1),
                 features: offer::hardware_bits(features),
                 mkey: keys.data,
@@ -153,13 +163,19 @@ impl Machine {
         if begin {
             for index in active.iter() {
                 let setup = setups.get(usize::from(index));
-                prepared.set(index, setup.is_some_and(|setup| setup.has_addresses()));
+                let has_addresses = setup.is_some_and(|setup| setup.has_addresses());
+                prepared.set(index, has_addresses && is_known(index));
             }
             prepared = prepared.union(starting);
         }
         self.prepare(objects, prepared, begin, fields)?;
         self.make_ready(objects, starting, fields)?;
         drop(replaced);
+        for index in starting.iter() {
+            if let Some(setup) = setups.get_mut(usize::from(index)) {
+                setup.index = None;
+            }
+        }
         self.set_running(starting, true);
         Ok(())
     }
@@ -248,12 +264,20 @@ impl Machine {
     ///
     /// # Errors
     ///
-    /// They do not. The keys of before are in use yet.
-    pub(super) fn remap(&self, inner: &mut Inner, running: QueueSet) -> Result<(), Trouble> {
+    /// They do not all. The keys of before, which are left in `replaced`, may be in use yet.
+    pub(super) fn remap(
+        &self,
+        inner: &mut Inner,
+        running: QueueSet,
+        replaced: &mut Option<Replaced>,
+    ) -> Result<(), Trouble> {
         let objects = inner.objects.as_deref_mut().ok_or(Trouble::NoFirmware)?;
-        let replaced = objects
-            .keys
-            .install(&objects.era, objects.pd(), &inner.map, inner.user)?;
+        *replaced = Some(objects.keys.install(
+            &objects.era,
+            objects.pd(),
+            &inner.map,
+            inner.user,
+        )?);
         let resume = objects.era.capabilities().resume();
         // Without a question, where they stand stays what it is in the objects.
         self.stop(inner, running, !resume)
@@ -264,7 +288,7 @@ impl Machine {
         for (queue, setup) in objects.queues.iter().zip(inner.setups.iter()) {
             let index = match resume {
                 true => queue.set().index,
-                false => Some(setup.index),
+                false => setup.index,
             };
             let fields = Fields {
                 index,
@@ -282,7 +306,11 @@ impl Machine {
         };
         self.prepare(objects, running, false, fields)?;
         self.make_ready(objects, running, fields)?;
-        drop(replaced);
+        for index in running.iter() {
+            if let Some(setup) = inner.setups.get_mut(usize::from(index)) {
+                setup.index = None;
+            }
+        }
         self.set_running(running, true);
         for index in running.iter() {
             self.look_at(index);

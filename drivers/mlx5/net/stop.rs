@@ -65,22 +65,38 @@ impl Machine {
         }
         self.set_running(queues, false);
         let running = self.in_stage(inner, queues, Stage::Ready);
-        if running.is_empty() {
-            return Ok(());
+        let mut stopped = Ok(());
+        if !running.is_empty() {
+            stopped = self.suspend(inner, running);
+            for vector in running.iter().filter_map(|index| self.vector(index)) {
+                vector.synchronize();
+            }
+            if ask {
+                let still = self.in_stage(inner, running, Stage::Suspended);
+                stopped = stopped.and(self.ask_all(inner, still));
+            }
         }
-        let suspended = self.suspend(inner, running);
-        for vector in running.iter().filter_map(|index| self.vector(index)) {
-            vector.synchronize();
+        let in_doubt = self.in_doubt(inner, queues);
+        if let Some(index) = in_doubt.iter().next() {
+            stopped = stopped.and(Err(Trouble::Doubt(index)));
         }
-        let still = self.in_stage(inner, running, Stage::Suspended);
-        let asked = match ask {
-            true => self.ask_all(inner, still),
-            false => Ok(()),
-        };
-        suspended.and(asked).map_err(|trouble| Unstopped {
+        stopped.map_err(|trouble| Unstopped {
             trouble,
-            can_go_on: self.in_stage(inner, running, Stage::Lost).is_empty(),
+            can_go_on: in_doubt.is_empty(),
         })
+    }
+
+    /// The queues among `queues` of which nobody knows whether they run.
+    pub(super) fn in_doubt(&self, inner: &Inner, queues: QueueSet) -> QueueSet {
+        let lost = self.in_stage(inner, queues, Stage::Lost);
+        let mut found = QueueSet::EMPTY;
+        if let Some(objects) = &inner.objects {
+            for index in lost.iter() {
+                let queue = objects.queues.get(usize::from(index));
+                found.set(index, queue.is_some_and(|queue| queue.id().is_some()));
+            }
+        }
+        found
     }
 
     /// The queues among `queues` whose objects are in `stage`.
@@ -105,7 +121,7 @@ impl Machine {
             .control_index()
             .and_then(|index| inner.setups.get_mut(usize::from(index)));
         if let Some(setup) = setup {
-            setup.index = ring.index();
+            setup.index = Some(ring.index());
         }
     }
 
@@ -168,7 +184,7 @@ impl Machine {
             let found = queue.answer(ticket, &mut replies);
             result = result.and(match found {
                 Ok(Found::Still(index)) => {
-                    setup.index = index;
+                    setup.index = Some(index);
                     Ok(())
                 }
                 Ok(Found::Error(error)) => Err(Trouble::Queue(index, error)),
@@ -199,8 +215,8 @@ impl Machine {
         }
     }
 
-    /// Takes the objects of queues away that did not stop, so that they use the driver's memory no
-    /// more, and makes them anew.
+    /// Takes the objects of those of `queues` away that did not stop, so that they use the driver's
+    /// memory no more, and makes them anew. If that fails nothing is used any more.
     pub(super) fn discard(&self, inner: &mut Inner, queues: QueueSet) {
         let suspended = self.in_stage(inner, queues, Stage::Suspended);
         let others = self.in_stage(inner, queues, Stage::Init).union(suspended);

@@ -22,6 +22,8 @@ pub(crate) enum Trouble {
     Map(MapError),
     /// A virtqueue failed by itself: which, and how in the firmware's own numbers.
     Queue(u16, u8),
+    /// Nobody knows where this virtqueue stands.
+    Doubt(u16),
     /// The control queue cannot be served: why.
     Control(Error),
     /// The driver broke the control queue.
@@ -46,7 +48,7 @@ impl From<Trouble> for Error {
             Trouble::NoFirmware => ENODEV,
             Trouble::Firmware(failure) => failure.into(),
             Trouble::Map(error) => error.into(),
-            Trouble::Queue(..) | Trouble::Ring(_) => EIO,
+            Trouble::Queue(..) | Trouble::Doubt(_) | Trouble::Ring(_) => EIO,
             Trouble::Control(error) => error,
         }
     }
@@ -59,6 +61,7 @@ impl fmt::Display for Trouble {
             Self::Firmware(failure) => failure.fmt(f),
             Self::Map(error) => error.fmt(f),
             Self::Queue(index, error) => write!(f, "virtqueue {index} failed: error {error:#x}"),
+            Self::Doubt(index) => write!(f, "nobody knows where virtqueue {index} stands"),
             Self::Control(error) => {
                 write!(
                     f,

@@ -12,6 +12,7 @@ use kernel::{
         atomic::{
             Atomic,
             Full,
+            Relaxed,
             Release, //
         },
         Arc,
@@ -56,11 +57,13 @@ use crate::hca::{
 /// resets a device unmaps everything, and maps the same again at once.
 pub(crate) const KEEP_MS: u32 = 1000;
 
-/// Wakes the watch of a device. Any context.
+/// Wakes the watch of a device. Any context. As a listener, it is told of virtqueues.
 pub(crate) struct Alarm {
     handle: SetOnce<Handle>,
     /// The link may have changed.
     port: Atomic<bool>,
+    /// A virtqueue may have failed.
+    queues: Atomic<bool>,
 }
 
 impl Alarm {
@@ -73,6 +76,7 @@ impl Alarm {
         let this = Self {
             handle: SetOnce::new(),
             port: Atomic::new(false),
+            queues: Atomic::new(false),
         };
         Ok(Arc::new(this, GFP_KERNEL)?)
     }
@@ -89,8 +93,16 @@ impl Alarm {
         }
     }
 
-    /// Has the thread look when what is not mapped any more has been kept for long enough.
-    pub(crate) fn ring_for_memory(&self) {
+    /// Has the thread look if the link changed when that could not be told.
+    pub(crate) fn ring_for_port(&self) {
+        if self.port.load(Relaxed) {
+            self.ring();
+        }
+    }
+
+    /// Has the thread look in a second: when what is not mapped any more has been kept for long
+    /// enough, or what failed is worth another try.
+    pub(crate) fn ring_later(&self) {
         if let Some(handle) = self.handle.as_ref() {
             handle.queue_after(KEEP_MS);
         }
@@ -109,6 +121,7 @@ impl Client for Alarm {
 
 impl Listener for Alarm {
     fn event(&self) {
+        self.queues.store(true, Release);
         self.ring();
     }
 }
@@ -148,13 +161,30 @@ impl Watch {
             return;
         };
         match self.0.make_objects(&era) {
-            Ok(objects) => turn.objects = Some(objects),
-            Err(failure) => self.0.warn(&failure.into()),
+            Ok(objects) => {
+                turn.objects = Some(objects);
+                // What it was while nobody listened is not known.
+                self.0.alarm().port.store(true, Release);
+            }
+            Err(failure) => {
+                self.0.warn(&failure.into());
+                self.0.alarm().ring_later();
+            }
         }
     }
 
-    /// Queues that failed by themselves.
+    /// Queues that failed by themselves, or of which nobody knows whether they run.
     fn see_errors(&self, turn: &mut Turn<'_, Machine>) {
+        let running = self.0.ask(|life| life.running());
+        if let Some(index) = self.0.in_doubt(turn, running).iter().next() {
+            self.0.warn(&Trouble::Doubt(index));
+            // A fault is never refused.
+            let _ = turn.event(Event::Fault);
+            return;
+        }
+        if !self.0.alarm().queues.xchg(false, Full) {
+            return;
+        }
         let moving = self.0.moving(turn);
         let found = match turn.objects.as_deref_mut() {
             Some(objects) if !moving.is_empty() => errors(objects, moving),
@@ -172,16 +202,20 @@ impl Watch {
 
     /// The link went up or down. A device that is stopped tells when it goes on.
     fn see_port(&self, turn: &mut Turn<'_, Machine>) {
+        let Some(objects) = &turn.objects else {
+            return;
+        };
         let port = &self.0.alarm().port;
         if !port.xchg(false, Full) {
             return;
         }
-        let Some(objects) = &turn.objects else {
-            return;
-        };
         let is_up = match link(&objects.era) {
             Ok(is_up) => is_up,
-            Err(failure) => return self.0.warn(&failure.into()),
+            Err(failure) => {
+                port.store(true, Release);
+                self.0.alarm().ring_later();
+                return self.0.warn(&failure.into());
+            }
         };
         if (self.0.settings().lock().config.status() & LINK_UP != 0) == is_up {
             return;

@@ -192,6 +192,13 @@ impl<'a> Pieces<'a> {
     }
 }
 
+impl Drop for Pieces<'_> {
+    fn drop(&mut self) {
+        // Together: each may wait for firmware that does not answer. Failures are in the log.
+        let _ = end_all(core::mem::take(&mut self.made));
+    }
+}
+
 /// The list of a root.
 pub(super) struct Root {
     list: KVVec<u8>,
