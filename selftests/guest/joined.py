@@ -95,15 +95,15 @@ def stop_and_continue(name, device, port, card):
         report(traffic.both_ways(guest, port))
 
 
-def ring_state(model, bound, names, titles):
-    """Has some tests of vhost-vdpa, by their titles, run on two functions."""
+def ask_any(model, bound, names, titles):
+    """Has some tests of vhost-vdpa, by their titles, run on functions."""
     program = os.path.join(qemu.BUILD, "vhost-vdpa-test")
     functions = mlx5.functions()
     with model.clean(), contextlib.ExitStack() as stack:
         for name in names:
             stack.enter_context(bound(functions[name]))
         makers = ",".join(functions[name].mgmtdev for name in names)
-        done = subprocess.run([program, "--mgmtdev", makers, *titles], timeout=300,
+        done = subprocess.run([program, "--mgmtdev", makers, *titles], timeout=380,
                               check=False, stdout=subprocess.PIPE, text=True)
     lines = done.stdout.splitlines()
     for line in lines:

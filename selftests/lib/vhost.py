@@ -156,10 +156,10 @@ class Vhost:
         """Takes features."""
         self._ioctl(WRITE, 0x00, struct.pack("=Q", features))
 
-    def acknowledge(self):
-        """All that comes before rings."""
+    def acknowledge(self, features=0):
+        """All that comes before rings, with these features beside those needed."""
         self.set_status(ACKNOWLEDGE | DRIVER)
-        self.set_features(VERSION_1 | ACCESS_PLATFORM)
+        self.set_features(VERSION_1 | ACCESS_PLATFORM | features)
         self.set_status(ACKNOWLEDGE | DRIVER | FEATURES_OK)
 
     def drive(self):

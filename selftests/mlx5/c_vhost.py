@@ -80,8 +80,8 @@ RESUMED = ("what waits goes with the next kick", "twice, and RESUME", "move to o
 @suite.test(timeout=400)
 def ring_state(model):
     """Suspend, resume and ring state, by a driver that has vhost-vdpa itself."""
-    joined.ring_state(model, model.bound, ("new0", "new1"), SUSPENDED + RESUMED)
-    joined.ring_state(model, model.bound, ("old0", "old1"), SUSPENDED)
+    joined.ask_any(model, model.bound, ("new0", "new1"), SUSPENDED + RESUMED)
+    joined.ask_any(model, model.bound, ("old0", "old1"), SUSPENDED)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0
-"""Maps of rust_mlx5_vdpa on functions of the model: which memory keys they
-take, when, and where those lead.
+"""What it takes a VMM without a guest to see of rust_mlx5_vdpa on functions of
+the model: which memory keys its maps take, when, and where those lead; and that
+a reset leaves nothing of a driver.
 """
 
 import contextlib
@@ -26,6 +27,9 @@ BASE = 0x4000_0000
 RAM = 32 * HUGE
 
 FRAME = 64 + vhost.HEADER
+
+# A feature.
+CTRL_VQ = 1 << 17
 
 suite = ktap.Suite("mlx5_rust_maps")
 
@@ -70,21 +74,22 @@ class Keys:
 
 
 @contextlib.contextmanager
-def device(model, name="new0"):
+def device(model, name="new0", **attributes):
     """A device of a function, opened, and the counts of its keys."""
     function = mlx5.functions()[name]
     with rust_hca.bound(model, function):
-        with vdpa.Device(function.mgmtdev, "maps", driver="vhost_vdpa") as dev:
+        with vdpa.Device(function.mgmtdev, "maps", driver="vhost_vdpa", **attributes) as dev:
             with vhost.Vhost(dev.path) as opened:
                 yield opened, Keys(model, function)
 
 
 @contextlib.contextmanager
-def sender(dev, ram, iova=BASE):
+def sender(dev, ram, iova=BASE, features=0):
     """Rings for a pair of queues at the beginning of memory that is mapped at
-    `iova`; what is sent goes nowhere.
+    `iova`; what is sent goes nowhere. The driver takes `features` beside those
+    it needs.
     """
-    dev.acknowledge()
+    dev.acknowledge(features)
     dev.set_ring(0, iova)
     ram.map[0:8 * PAGE] = bytes(8 * PAGE)
     out = vhost.Sender(dev, 1, ram, 4 * PAGE, iova + 4 * PAGE)
@@ -311,6 +316,50 @@ def refused(model):
             assert dev.drive()
             works(out, BASE + HUGE)
             dev.set_status(0)
+
+
+@suite.test()
+def in_doubt(model):
+    """A virtqueue of which nobody knows whether it runs is taken away by a reset."""
+    function = mlx5.functions()["new0"]
+    name = "VIRTIO_NET_Q"
+    with rust_hca.loaded(command_timeout_ms=500), memory() as ram, device(model) as (dev, _):
+        map_all(dev, ram)
+        # Two set fields, and two have the queues run.
+        which = mlx5.which(f"MODIFY_GENERAL_OBJECT {name}", after=2)
+        before = model.commands(function)
+        with sender(dev, ram), model.fault(function, "lose", command=which) as hits:
+            enable(dev)
+            assert not dev.drive()
+            assert hits() == 1
+            dev.set_status(0)
+            took = model.commands(function) - before
+        assert took[f"DESTROY_GENERAL_OBJECT {name}"] >= 1, took
+        with sender(dev, ram) as out:
+            enable(dev)
+            assert dev.drive()
+            works(out, BASE + HUGE)
+            dev.set_status(0)
+
+
+@suite.test()
+def control(model):
+    """The control queue is where the driver has it, and not where the one before had it."""
+    # Without MQ it is behind the first pair, however many there are.
+    index = 2
+    with memory() as ram, device(model, max_vqp=2) as (dev, _):
+        map_all(dev, ram)
+        for offset, is_last in ((8 * PAGE, False), (16 * PAGE, True)):
+            with sender(dev, ram, features=CTRL_VQ):
+                ring = vhost.Sender(dev, index, ram, offset, BASE + offset)
+                for queue in (0, 1, index):
+                    dev.enable(queue)
+                assert dev.drive()
+                if is_last:
+                    # There is no room for an answer: the device says that it is broken.
+                    fails(dev, ring, BASE + HUGE)
+                ring.close()
+                dev.set_status(0)
 
 
 @suite.test()

@@ -47,6 +47,18 @@ def stop_and_continue(model):
             joined.stop_and_continue(card, device, port, card)
 
 
+# What vhost-vdpa-test asks of any device, as far as a function has what it takes.
+TITLES = ("SUSPEND: ", "STOP ", "ring state: split", "reset", "queue disabled", "kick before",
+          "legacy", "control: ", "frames: split", "IOTLB: ", "hostile: ")
+
+
+@suite.test(timeout=400)
+def any_device(model):
+    """What is asked of any device, by a driver that has vhost-vdpa itself."""
+    # A third one goes on while another is given rings that are broken.
+    joined.ask_any(model, bound(model), ("new0", "new1", "new2"), TITLES)
+
+
 def main():
     """Runs the suite; mlx5_core is not loaded by it, and not needed."""
     options = ktap.arguments(__doc__).parse_args()
