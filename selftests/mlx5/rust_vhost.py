@@ -55,8 +55,9 @@ TITLES = ("SUSPEND: ", "STOP ", "ring state: split", "reset", "queue disabled", 
 @suite.test(timeout=400)
 def any_device(model):
     """What is asked of any device, by a driver that has vhost-vdpa itself."""
-    # A third one goes on while another is given rings that are broken.
-    joined.ask_any(model, bound(model), ("new0", "new1", "new2"), TITLES)
+    # A third one goes on while another is given rings that are broken; the
+    # hardware does not suspend a virtqueue that failed over them.
+    joined.ask_any(model, bound(model), ("new0", "new1", "new2"), TITLES, ["StateTransition"])
 
 
 def main():
