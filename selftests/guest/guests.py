@@ -165,16 +165,7 @@ def stop_and_continue(mgmtdev):
             with qemu.Guest(dev, card=card) as guest:
                 guest.wait_boot()
                 traffic.prepare(guest)
-                with traffic.Stream(guest, port) as stream:
-                    for _ in range(5):
-                        guest.monitor.command("stop")
-                        guest.monitor.wait("STOP")
-                        assert guest.monitor.command("query-status")["status"] == "paused"
-                        guest.monitor.command("cont")
-                        guest.monitor.wait("RESUME")
-                        guest.run("true")
-                        stream.pings.wait()
-                    line, (sent, received, outages) = stream.finish(guest)
+                line, (sent, received, outages) = traffic.through_stops(guest, port)
                 ktap.say(f"{card}: {line}; {received} of {sent} pings answered")
                 # Nobody answers for a guest that is stopped; TCP asks again.
                 assert outages <= 5, f"pings lost in {outages} places"

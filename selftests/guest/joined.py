@@ -79,18 +79,9 @@ def stop_and_continue(name, device, port, card):
     with qemu.Guest(device, card=card) as guest:
         guest.wait_boot()
         traffic.prepare(guest)
-        with traffic.Stream(guest, port) as stream:
-            for _ in range(5):
-                guest.monitor.command("stop")
-                guest.monitor.wait("STOP")
-                assert guest.monitor.command("query-status")["status"] == "paused"
-                guest.monitor.command("cont")
-                guest.monitor.wait("RESUME")
-                guest.run("true")
-                stream.pings.wait()
-            # Some are lost: while the guest is stopped, and where it has
-            # no buffers in time. Each stop was followed by an answer.
-            line, (sent, received, _) = stream.finish(guest)
+        # Some are lost: while the guest is stopped, and where it has no
+        # buffers in time. Each stop was followed by an answer.
+        line, (sent, received, _) = traffic.through_stops(guest, port)
         ktap.say(f"{name}: {line}; {received} of {sent} pings answered")
         report(traffic.both_ways(guest, port))
 

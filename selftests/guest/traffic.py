@@ -166,6 +166,22 @@ class Pings:
         return sent, received, outages
 
 
+def through_stops(guest, port):
+    """Stops the guest and has it go on, five times, while traffic goes, which
+    gets on after each. Returns the stream's line and what came of the pings.
+    """
+    with Stream(guest, port) as stream:
+        for _ in range(5):
+            guest.monitor.command("stop")
+            guest.monitor.wait("STOP")
+            assert guest.monitor.command("query-status")["status"] == "paused"
+            guest.monitor.command("cont")
+            guest.monitor.wait("RESUME")
+            guest.run("true")
+            stream.pings.wait()
+        return stream.finish(guest)
+
+
 class Stream:
     """Traffic that goes on until it is told to end: TCP from the guest to
     the host, and pings from the host.

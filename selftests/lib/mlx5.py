@@ -322,12 +322,12 @@ def queue_stats(name, queues):
     ]
 
 
-def main(suite, description):
-    """Runs a suite that is given the model."""
+def main(suite, description, prepare=load_vdpa):
+    """Runs a suite that is given the model, when there is what it needs."""
     options = ktap.arguments(description).parse_args()
     if not os.path.exists(PORT):
         print("1..0 # SKIP no functions of mlx5-model")
         ktap.exit_with(ktap.EXIT_SKIP)
-    load_vdpa()
+    prepare()
     with Model() as model:
         ktap.exit_with(suite.run(model, only=options.only))

@@ -8,6 +8,19 @@ import mlx5
 import vdpa
 
 DRIVER = "rust_mlx5_vdpa"
+MODULE = os.path.join(mlx5.CHECKOUT, "build", "modules", f"{DRIVER}.ko")
+
+
+@contextlib.contextmanager
+def loaded(**parameters):
+    """The module loaded anew, with parameters."""
+    vdpa.sh("rmmod", DRIVER)
+    vdpa.sh("insmod", MODULE, *(f"{name}={value}" for name, value in parameters.items()))
+    try:
+        yield
+    finally:
+        vdpa.sh("rmmod", DRIVER)
+        vdpa.sh("insmod", MODULE)
 
 
 def override(address, driver):
@@ -46,3 +59,9 @@ def bound(model, function):
     finally:
         unbind(function)
     model.check_empty(function)
+
+
+def main(suite, description):
+    """Runs a suite that is given the model; mlx5_core is not needed."""
+    # Which functions a driver has, and when, is for the tests to say.
+    mlx5.main(suite, description, lambda: vdpa.write(f"{mlx5.PCI}/drivers_autoprobe", "0"))

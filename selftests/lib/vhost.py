@@ -38,16 +38,14 @@ def _ioc(direction, number, size):
 
 
 class Memory:
-    """Memory of this process, of huge pages if it says so."""
+    """Memory of this process, of huge pages."""
 
-    def __init__(self, size, huge=True):
-        flags = mmap.MAP_SHARED | mmap.MAP_ANONYMOUS
-        if huge:
-            flags |= 0x40000  # MAP_HUGETLB
+    def __init__(self, size):
+        flags = mmap.MAP_SHARED | mmap.MAP_ANONYMOUS | 0x40000  # MAP_HUGETLB
         self.map = mmap.mmap(-1, size, flags=flags)
         self.size = size
         # All of it is there from the beginning.
-        for at in range(0, size, HUGE if huge else PAGE):
+        for at in range(0, size, HUGE):
             self.map[at] = 0
         view = ctypes.c_char.from_buffer(self.map)
         self.address = ctypes.addressof(view)
@@ -96,10 +94,6 @@ class Vhost:
     def suspend(self):
         """Stops the device."""
         self._ioctl(0, 0x7d, b"")
-
-    def resume(self):
-        """Lets it go on."""
-        self._ioctl(0, 0x7e, b"")
 
     def base(self, queue):
         """Where a virtqueue stands."""

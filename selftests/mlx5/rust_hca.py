@@ -4,7 +4,6 @@
 where a command fails, is lost, or the firmware dies.
 """
 
-import contextlib
 import json
 import os
 import sys
@@ -15,28 +14,16 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 # pylint: disable=wrong-import-position
 import ktap
 import mlx5
+import rust_mlx5
 import vdpa
-from rust_mlx5 import DRIVER, attach, bind, bound, override, unbind
+from rust_mlx5 import DRIVER, MODULE, attach, bind, bound, loaded, override, unbind
 
-MODULE = os.path.join(mlx5.CHECKOUT, "build", "modules", f"{DRIVER}.ko")
 ROUNDS = 20
 
 # A syndrome that no firmware has.
 SYNDROME = 0xabcde
 
 suite = ktap.Suite("mlx5_rust_hca")
-
-
-@contextlib.contextmanager
-def loaded(**parameters):
-    """The module loaded anew, with parameters."""
-    vdpa.sh("rmmod", DRIVER)
-    vdpa.sh("insmod", MODULE, *(f"{name}={value}" for name, value in parameters.items()))
-    try:
-        yield
-    finally:
-        vdpa.sh("rmmod", DRIVER)
-        vdpa.sh("insmod", MODULE)
 
 
 def taken(model, function):
@@ -516,17 +503,5 @@ def ill(model):
             log.wait("not well: HIGH_TEMP_ERR (0x10)", 20)
 
 
-def main():
-    """Runs the suite; mlx5_core is not loaded by it, and not needed."""
-    options = ktap.arguments(__doc__).parse_args()
-    if not os.path.exists(mlx5.PORT):
-        print("1..0 # SKIP no functions of mlx5-model")
-        ktap.exit_with(ktap.EXIT_SKIP)
-    # Which functions a driver has, and when, is for the tests to say.
-    vdpa.write(f"{mlx5.PCI}/drivers_autoprobe", "0")
-    with mlx5.Model() as model:
-        ktap.exit_with(suite.run(model, only=options.only))
-
-
 if __name__ == "__main__":
-    main()
+    rust_mlx5.main(suite, __doc__)

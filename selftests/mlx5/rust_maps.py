@@ -15,7 +15,7 @@ sys.path.insert(0, os.path.join(HERE, "..", "lib"))
 # pylint: disable=wrong-import-position
 import ktap
 import mlx5
-import rust_hca
+import rust_mlx5
 import vdpa
 import vhost
 from vhost import HUGE, PAGE
@@ -77,45 +77,55 @@ class Keys:
 def device(model, name="new0", **attributes):
     """A device of a function, opened, and the counts of its keys."""
     function = mlx5.functions()[name]
-    with rust_hca.bound(model, function):
+    with rust_mlx5.bound(model, function):
         with vdpa.Device(function.mgmtdev, "maps", driver="vhost_vdpa", **attributes) as dev:
             with vhost.Vhost(dev.path) as opened:
                 yield opened, Keys(model, function)
 
 
 @contextlib.contextmanager
-def sender(dev, ram, iova=BASE, features=0):
-    """Rings for a pair of queues at the beginning of memory that is mapped at
-    `iova`; what is sent goes nowhere. The driver takes `features` beside those
-    it needs.
+def sender(dev, ram, features=0):
+    """Rings for a pair of queues at the beginning of memory that is mapped;
+    what is sent goes nowhere. The driver takes `features` beside those it
+    needs.
     """
     dev.acknowledge(features)
-    dev.set_ring(0, iova)
+    dev.set_ring(0, BASE)
     ram.map[0:8 * PAGE] = bytes(8 * PAGE)
-    out = vhost.Sender(dev, 1, ram, 4 * PAGE, iova + 4 * PAGE)
+    out = vhost.Sender(dev, 1, ram, 4 * PAGE, BASE + 4 * PAGE)
     try:
         yield out
     finally:
         out.close()
 
 
-def enable(dev):
-    """Enables a pair of queues."""
-    for queue in (0, 1):
+def enable(dev, queues=(0, 1)):
+    """Enables virtqueues: a pair, if nothing is said."""
+    for queue in queues:
         dev.enable(queue)
 
 
-def map_all(dev, ram, iova=BASE):
-    """Maps all of the memory, page by huge page, as a VMM does at once."""
+def start(dev, queues=(0, 1)):
+    """Enables virtqueues, and the driver is ready. Returns whether the device
+    is, too.
+    """
+    enable(dev, queues)
+    return dev.drive()
+
+
+def map_all(dev, ram, size=None):
+    """Maps memory, page by huge page, as a VMM does at once: all of it, or as
+    much of it.
+    """
     with dev.batch():
-        for at in range(0, ram.size, HUGE):
-            dev.map(iova + at, ram, offset=at, size=HUGE)
+        for at in range(0, size or ram.size, HUGE):
+            dev.map(BASE + at, ram, offset=at, size=HUGE)
 
 
-def unmap_all(dev, ram, iova=BASE):
+def unmap_all(dev, ram):
     """Takes all of it back."""
     with dev.batch():
-        dev.unmap(iova, ram.size)
+        dev.unmap(BASE, ram.size)
 
 
 def works(out, iova):
@@ -131,6 +141,14 @@ def fails(dev, out, iova):
     out.send(iova, FRAME)
     vdpa.wait_until(lambda: dev.status() & vhost.NEEDS_RESET, f"no frame at {iova:#x}")
     assert out.used() == used
+
+
+def serves(dev, ram):
+    """A driver starts, has a frame read, and resets the device."""
+    with sender(dev, ram) as out:
+        assert start(dev)
+        works(out, BASE + HUGE)
+        dev.set_status(0)
 
 
 @suite.test()
@@ -156,8 +174,7 @@ def lazy(model):
             dev.set_status(0)
             assert keys.took() == (0, 0), "keys between SUSPEND and reset"
         with sender(dev, ram) as out:
-            enable(dev)
-            assert dev.drive()
+            assert start(dev)
             assert keys.took() == (0, 0), "keys for the same map"
             works(out, BASE + HUGE)
             dev.set_status(0)
@@ -172,8 +189,7 @@ def control_space(model):
         dev.set_group_asid(groups[2], 1)
         map_all(dev, ram)
         with sender(dev, ram):
-            enable(dev)
-            assert dev.drive()
+            assert start(dev)
             keys.took()
             for at in range(8):
                 dev.map(at * HUGE, ram, offset=at * HUGE, size=HUGE, asid=1)
@@ -187,12 +203,9 @@ def running(model):
     """What changes while a driver runs takes a key, and the one of all."""
     more = BASE + 2 * RAM
     with memory(RAM + HUGE) as ram, device(model) as (dev, keys), model.clean():
-        with dev.batch():
-            for at in range(0, RAM, HUGE):
-                dev.map(BASE + at, ram, offset=at, size=HUGE)
+        map_all(dev, ram, RAM)
         with sender(dev, ram) as out:
-            enable(dev)
-            assert dev.drive()
+            assert start(dev)
             works(out, BASE + HUGE)
             keys.took()
             for _ in range(3):
@@ -217,8 +230,7 @@ def hole(model):
     with memory() as ram, device(model) as (dev, keys), model.clean():
         map_all(dev, ram)
         with sender(dev, ram) as out:
-            enable(dev)
-            assert dev.drive()
+            assert start(dev)
             works(out, gone)
             keys.took()
             dev.unmap(gone, HUGE)
@@ -231,8 +243,7 @@ def hole(model):
             dev.set_status(0)
         # The same again, with the hole from the beginning.
         with sender(dev, ram) as out:
-            enable(dev)
-            assert dev.drive()
+            assert start(dev)
             works(out, gone - PAGE)
             fails(dev, out, gone)
             dev.set_status(0)
@@ -247,8 +258,7 @@ def rights(model):
             dev.map(BASE + HUGE, ram, offset=HUGE, size=HUGE, permissions=vhost.RO)
             dev.map(BASE + 2 * HUGE, ram, offset=2 * HUGE, size=HUGE, permissions=vhost.WO)
         with sender(dev, ram) as out:
-            enable(dev)
-            assert dev.drive()
+            assert start(dev)
             works(out, BASE + HUGE)
             fails(dev, out, BASE + 2 * HUGE)
             dev.set_status(0)
@@ -268,8 +278,7 @@ def many(model):
                     dev.map(BASE + HUGE + page * PAGE, ram, offset=offset, size=PAGE)
             log.wait("ranges are mapped", 5)
         with sender(dev, ram) as out:
-            enable(dev)
-            assert dev.drive()
+            assert start(dev)
             took = keys.took()
             ktap.say(f"{count} pages: {took}")
             assert took[0] <= 8
@@ -284,16 +293,11 @@ def nothing(model):
     """Without memory a device does not start, and gets no key of all."""
     with memory() as ram, device(model) as (dev, keys), model.clean():
         with sender(dev, ram):
-            enable(dev)
-            assert not dev.drive()
+            assert not start(dev)
             assert keys.took() == (0, 0)
             dev.set_status(0)
         map_all(dev, ram)
-        with sender(dev, ram) as out:
-            enable(dev)
-            assert dev.drive()
-            works(out, BASE + HUGE)
-            dev.set_status(0)
+        serves(dev, ram)
 
 
 @suite.test()
@@ -305,17 +309,12 @@ def refused(model):
         with model.fault(function, "fail", command=mlx5.which("CREATE_MKEY"),
                          status="LIM_ERR", syndrome=0xabcde), mlx5.KernelLog() as log:
             with sender(dev, ram):
-                enable(dev)
-                assert not dev.drive()
+                assert not start(dev)
                 log.wait("no key for", 5)
             dev.set_status(0)
         made, gone = keys.took()
         ktap.say(f"{made} asked for, {gone} taken back")
-        with sender(dev, ram) as out:
-            enable(dev)
-            assert dev.drive()
-            works(out, BASE + HUGE)
-            dev.set_status(0)
+        serves(dev, ram)
 
 
 @suite.test()
@@ -323,23 +322,18 @@ def in_doubt(model):
     """A virtqueue of which nobody knows whether it runs is taken away by a reset."""
     function = mlx5.functions()["new0"]
     name = "VIRTIO_NET_Q"
-    with rust_hca.loaded(command_timeout_ms=500), memory() as ram, device(model) as (dev, _):
+    with rust_mlx5.loaded(command_timeout_ms=500), memory() as ram, device(model) as (dev, _):
         map_all(dev, ram)
         # Two set fields, and two have the queues run.
         which = mlx5.which(f"MODIFY_GENERAL_OBJECT {name}", after=2)
         before = model.commands(function)
         with sender(dev, ram), model.fault(function, "lose", command=which) as hits:
-            enable(dev)
-            assert not dev.drive()
+            assert not start(dev)
             assert hits() == 1
             dev.set_status(0)
             took = model.commands(function) - before
         assert took[f"DESTROY_GENERAL_OBJECT {name}"] >= 1, took
-        with sender(dev, ram) as out:
-            enable(dev)
-            assert dev.drive()
-            works(out, BASE + HUGE)
-            dev.set_status(0)
+        serves(dev, ram)
 
 
 @suite.test()
@@ -352,9 +346,7 @@ def control(model):
         for offset, is_last in ((8 * PAGE, False), (16 * PAGE, True)):
             with sender(dev, ram, features=CTRL_VQ):
                 ring = vhost.Sender(dev, index, ram, offset, BASE + offset)
-                for queue in (0, 1, index):
-                    dev.enable(queue)
-                assert dev.drive()
+                assert start(dev, (0, 1, index))
                 if is_last:
                     # There is no room for an answer: the device says that it is broken.
                     fails(dev, ring, BASE + HUGE)
@@ -368,21 +360,10 @@ def held(model):
     with device(model) as (dev, _), model.clean():
         with memory() as ram:
             map_all(dev, ram)
-            with sender(dev, ram) as out:
-                enable(dev)
-                assert dev.drive()
-                works(out, BASE + HUGE)
-                dev.set_status(0)
+            serves(dev, ram)
             unmap_all(dev, ram)
             # While nobody drives the device, keys of what is gone go after a while.
 
 
 if __name__ == "__main__":
-    options = ktap.arguments(__doc__).parse_args()
-    if not os.path.exists(mlx5.PORT):
-        print("1..0 # SKIP no functions of mlx5-model")
-        ktap.exit_with(ktap.EXIT_SKIP)
-    # Which functions a driver has, and when, is for the tests to say.
-    vdpa.write(f"{mlx5.PCI}/drivers_autoprobe", "0")
-    with mlx5.Model() as the_model:
-        ktap.exit_with(suite.run(the_model, only=options.only))
+    rust_mlx5.main(suite, __doc__)

@@ -206,17 +206,5 @@ def provisioned(model):
         assert features & MRG_RXBUF and features & ANY_LAYOUT and features & VERSION_1, hex(features)
 
 
-def main():
-    """Runs the suite; mlx5_core is not loaded by it, and not needed."""
-    options = ktap.arguments(__doc__).parse_args()
-    if not os.path.exists(mlx5.PORT):
-        print("1..0 # SKIP no functions of mlx5-model")
-        ktap.exit_with(ktap.EXIT_SKIP)
-    # Which functions a driver has, and when, is for the tests to say.
-    vdpa.write(f"{mlx5.PCI}/drivers_autoprobe", "0")
-    with mlx5.Model() as model:
-        ktap.exit_with(suite.run(model, only=options.only))
-
-
 if __name__ == "__main__":
-    main()
+    rust_mlx5.main(suite, __doc__)

@@ -13,9 +13,7 @@ sys.path[:0] = [os.path.join(HERE, "..", "lib"), os.path.join(HERE, "..", "guest
 # pylint: disable=wrong-import-position
 import joined
 import ktap
-import mlx5
 import rust_mlx5
-import vdpa
 
 suite = ktap.Suite("mlx5_rust_vhost")
 
@@ -60,17 +58,5 @@ def any_device(model):
     joined.ask_any(model, bound(model), ("new0", "new1", "new2"), TITLES, ["StateTransition"])
 
 
-def main():
-    """Runs the suite; mlx5_core is not loaded by it, and not needed."""
-    options = ktap.arguments(__doc__).parse_args()
-    if not os.path.exists(mlx5.PORT):
-        print("1..0 # SKIP no functions of mlx5-model")
-        ktap.exit_with(ktap.EXIT_SKIP)
-    # Which functions a driver has, and when, is for the tests to say.
-    vdpa.write(f"{mlx5.PCI}/drivers_autoprobe", "0")
-    with mlx5.Model() as model:
-        ktap.exit_with(suite.run(model, only=options.only))
-
-
 if __name__ == "__main__":
-    main()
+    rust_mlx5.main(suite, __doc__)
