@@ -126,5 +126,9 @@ pub use worker::Worker;
 /// The virtio device id of a network device (virtio 1.3, 5).
 pub const ID_NET: u32 = vdpa_bindings::VIRTIO_ID_NET;
 
+/// Backend feature `VHOST_BACKEND_F_ENABLE_AFTER_DRIVER_OK`, for
+/// [`Operations::get_backend_features`]: queues may be enabled while the device runs.
+pub const ENABLE_AFTER_DRIVER_OK: u64 = 1 << 6;
+
 /// What this crate's messages begin with.
 const __LOG_PREFIX: &[u8] = b"vdpa\0";

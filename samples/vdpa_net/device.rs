@@ -40,10 +40,6 @@ use crate::{
     switch::Switch, //
 };
 
-/// Backend feature `VHOST_BACKEND_F_ENABLE_AFTER_DRIVER_OK`: queues may be enabled while the device
-/// runs.
-const ENABLE_AFTER_DRIVER_OK: u64 = 1 << 6;
-
 /// Vendor id of the devices; software has none.
 const VENDOR_ID: u32 = 0;
 
@@ -219,7 +215,7 @@ impl Operations for NetDevice {
     }
 
     fn get_backend_features(_dev: &Device<Self>) -> u64 {
-        ENABLE_AFTER_DRIVER_OK
+        vdpa::ENABLE_AFTER_DRIVER_OK
     }
 
     fn set_driver_features(dev: &Device<Self>, features: u64) -> Result {

@@ -337,8 +337,8 @@ impl Machine {
     }
 
     /// Queues that move frames, whether or not they are in use.
-    pub(crate) fn data_queues(&self) -> u16 {
-        2 * self.offer.pairs
+    pub(crate) fn data_queues(&self) -> QueueSet {
+        pairs(self.offer.pairs)
     }
 
     /// The index of the control queue, if there is one (virtio 1.3, 5.1.2).
@@ -493,7 +493,7 @@ impl Machine {
         }
         if actions.reset {
             // Whatever the driver had, and in whatever state: nothing uses its memory any more.
-            self.discard(inner, pairs(self.offer.pairs));
+            self.discard(inner, self.data_queues());
             self.forget(inner);
         } else if stopped.is_err() {
             self.discard(inner, actions.stop);

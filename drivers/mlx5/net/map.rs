@@ -40,7 +40,8 @@ use kernel::{
 };
 use vdpa::{
     device::User,
-    memory::Snapshot, //
+    memory::Snapshot,
+    ops::Extent, //
 };
 
 use self::{
@@ -234,11 +235,28 @@ impl fmt::Display for MapError {
     }
 }
 
+/// What the device may do to the memory of an extent.
+fn rights(extent: &Extent) -> Rights {
+    Rights {
+        read: extent.readable,
+        write: extent.writable,
+    }
+}
+
 /// A range of memory that is mapped for DMA.
+#[derive(Clone)]
 struct Mapped {
     run: Run,
     pa: u64,
     mapping: Arc<Mapping>,
+}
+
+impl Mapped {
+    /// Whether it is the memory of an extent, with its rights.
+    fn is_of(&self, extent: &Extent) -> bool {
+        (self.run.iova, self.run.size, self.pa) == (extent.iova, extent.size, extent.pa)
+            && self.run.rights == rights(extent)
+    }
 }
 
 /// The keys of one address space.
@@ -286,10 +304,7 @@ impl Tree {
         let mut all = KVVec::with_capacity(wanted.extents().len(), GFP_KERNEL)?;
         let mut before = self.mapped.iter().peekable();
         for (index, extent) in wanted.extents().enumerate() {
-            let rights = Rights {
-                read: extent.readable,
-                write: extent.writable,
-            };
+            let rights = rights(&extent);
             if !rights.read && !rights.write {
                 continue;
             }
@@ -298,11 +313,7 @@ impl Tree {
                 .is_some()
             {}
             // The same pages: they are held by the mapping.
-            let same = before.peek().filter(|mapped| {
-                (mapped.run.iova, mapped.run.size, mapped.pa)
-                    == (extent.iova, extent.size, extent.pa)
-                    && mapped.run.rights == rights
-            });
+            let same = before.peek().filter(|mapped| mapped.is_of(&extent));
             let mapping = match same {
                 Some(mapped) => mapped.mapping.clone(),
                 None => {
@@ -388,17 +399,7 @@ impl Tree {
         let (number, root) = self.root(era, pd, &parts, &new, &made.pieces)?;
 
         // Nothing fails from here on.
-        for (piece, object) in self
-            .pieces
-            .iter()
-            .zip(core::mem::take(&mut self.keys.pieces))
-        {
-            if piece.used == 0 {
-                let _ = gone.push_within_capacity(object);
-            } else {
-                let _ = objects.push_within_capacity(object);
-            }
-        }
+        self.sort_out(&mut gone, &mut objects);
         for object in core::mem::take(&mut made.pieces) {
             let _ = objects.push_within_capacity(object);
         }
@@ -470,6 +471,20 @@ impl Tree {
         Ok((wire::key::number(root.id()), Some(root)))
     }
 
+    /// Takes the keys of all pieces, and sorts out those that no part is reached through any more.
+    /// There must be room for all of them in both lists.
+    fn sort_out(&mut self, gone: &mut KVVec<Object>, kept: &mut KVVec<Object>) {
+        let objects = core::mem::take(&mut self.keys.pieces);
+        for (piece, object) in self.pieces.iter().zip(objects) {
+            let to = if piece.used == 0 {
+                &mut *gone
+            } else {
+                &mut *kept
+            };
+            let _ = to.push_within_capacity(object);
+        }
+    }
+
     /// Gives back what is not wanted any more, without making anything. Queues must not run.
     ///
     /// # Errors
@@ -480,19 +495,12 @@ impl Tree {
         {
             let mut extents = wanted.extents().peekable();
             for mapped in &self.mapped {
-                let Mapped { run, pa, .. } = mapped;
-                while extents.next_if(|extent| extent.iova < run.iova).is_some() {}
-                let is_wanted = extents.peek().is_some_and(|extent| {
-                    (extent.iova, extent.size, extent.pa) == (run.iova, run.size, *pa)
-                        && (extent.readable, extent.writable) == (run.rights.read, run.rights.write)
-                });
-                if is_wanted {
-                    let mapped = Mapped {
-                        run: *run,
-                        pa: *pa,
-                        mapping: mapped.mapping.clone(),
-                    };
-                    left.push(mapped, GFP_KERNEL)?;
+                while extents
+                    .next_if(|extent| extent.iova < mapped.run.iova)
+                    .is_some()
+                {}
+                if extents.peek().is_some_and(|extent| mapped.is_of(extent)) {
+                    left.push(mapped.clone(), GFP_KERNEL)?;
                 }
             }
         }
@@ -506,17 +514,7 @@ impl Tree {
 
         // The root names what goes.
         self.number = 0;
-        for (piece, object) in self
-            .pieces
-            .iter()
-            .zip(core::mem::take(&mut self.keys.pieces))
-        {
-            if piece.used == 0 {
-                let _ = gone.push_within_capacity(object);
-            } else {
-                let _ = objects.push_within_capacity(object);
-            }
-        }
+        self.sort_out(&mut gone, &mut objects);
         let there = self.pieces.len();
         parts.retain(|part| part.piece < there);
         renumber(&mut parts, &gone_before);

@@ -24,7 +24,8 @@ use super::{
     control::Ring,
     machine::{
         Inner,
-        Machine, //
+        Machine,
+        Setup, //
     },
     map::{
         Keys,
@@ -36,7 +37,6 @@ use super::{
         fields::{
             way,
             Fields,
-            Stage,
             Way, //
         },
         Change, //
@@ -171,11 +171,7 @@ impl Machine {
         self.prepare(objects, prepared, begin, fields)?;
         self.make_ready(objects, starting, fields)?;
         drop(replaced);
-        for index in starting.iter() {
-            if let Some(setup) = setups.get_mut(usize::from(index)) {
-                setup.index = None;
-            }
-        }
+        forget_indices(setups, starting);
         self.set_running(starting, true);
         Ok(())
     }
@@ -306,26 +302,20 @@ impl Machine {
         };
         self.prepare(objects, running, false, fields)?;
         self.make_ready(objects, running, fields)?;
-        for index in running.iter() {
-            if let Some(setup) = inner.setups.get_mut(usize::from(index)) {
-                setup.index = None;
-            }
-        }
+        forget_indices(&mut inner.setups, running);
         self.set_running(running, true);
         for index in running.iter() {
             self.look_at(index);
         }
         Ok(())
     }
+}
 
-    /// The queues that move frames and run.
-    pub(super) fn moving(&self, inner: &Inner) -> QueueSet {
-        let mut moving = QueueSet::EMPTY;
-        if let Some(objects) = &inner.objects {
-            for (index, queue) in (0..).zip(objects.queues.iter()) {
-                moving.set(index, queue.stage() == Stage::Ready);
-            }
+/// Where queues stand is not known while they run.
+fn forget_indices(setups: &mut [Setup], queues: QueueSet) {
+    for index in queues.iter() {
+        if let Some(setup) = setups.get_mut(usize::from(index)) {
+            setup.index = None;
         }
-        moving
     }
 }

@@ -23,7 +23,8 @@ use super::{
             Stage, //
         },
         Change,
-        Found, //
+        Found,
+        Queue, //
     },
     trouble::Trouble, //
 };
@@ -64,7 +65,7 @@ impl Machine {
             self.stop_control(inner);
         }
         self.set_running(queues, false);
-        let running = self.in_stage(inner, queues, Stage::Ready);
+        let running = in_stage(inner, queues, Stage::Ready);
         let mut stopped = Ok(());
         if !running.is_empty() {
             stopped = self.suspend(inner, running);
@@ -72,7 +73,7 @@ impl Machine {
                 vector.synchronize();
             }
             if ask {
-                let still = self.in_stage(inner, running, Stage::Suspended);
+                let still = in_stage(inner, running, Stage::Suspended);
                 stopped = stopped.and(self.ask_all(inner, still));
             }
         }
@@ -88,27 +89,14 @@ impl Machine {
 
     /// The queues among `queues` of which nobody knows whether they run.
     pub(super) fn in_doubt(&self, inner: &Inner, queues: QueueSet) -> QueueSet {
-        let lost = self.in_stage(inner, queues, Stage::Lost);
-        let mut found = QueueSet::EMPTY;
-        if let Some(objects) = &inner.objects {
-            for index in lost.iter() {
-                let queue = objects.queues.get(usize::from(index));
-                found.set(index, queue.is_some_and(|queue| queue.id().is_some()));
-            }
-        }
-        found
+        those(inner, queues, |queue| {
+            queue.stage() == Stage::Lost && queue.id().is_some()
+        })
     }
 
-    /// The queues among `queues` whose objects are in `stage`.
-    fn in_stage(&self, inner: &Inner, queues: QueueSet, stage: Stage) -> QueueSet {
-        let mut found = QueueSet::EMPTY;
-        if let Some(objects) = &inner.objects {
-            for index in queues.iter() {
-                let queue = objects.queues.get(usize::from(index));
-                found.set(index, queue.is_some_and(|queue| queue.stage() == stage));
-            }
-        }
-        found
+    /// The queues that move frames and run.
+    pub(super) fn moving(&self, inner: &Inner) -> QueueSet {
+        in_stage(inner, self.data_queues(), Stage::Ready)
     }
 
     /// The control queue is served under the lock that is held here: it has stopped as soon as its
@@ -218,12 +206,9 @@ impl Machine {
     /// Takes the objects of those of `queues` away that did not stop, so that they use the driver's
     /// memory no more, and makes them anew. If that fails nothing is used any more.
     pub(super) fn discard(&self, inner: &mut Inner, queues: QueueSet) {
-        let suspended = self.in_stage(inner, queues, Stage::Suspended);
-        let others = self.in_stage(inner, queues, Stage::Init).union(suspended);
-        let mut which = QueueSet::EMPTY;
-        for index in queues.without(others).iter() {
-            which.set(index, index < self.data_queues());
-        }
+        let which = those(inner, queues, |queue| {
+            !matches!(queue.stage(), Stage::Init | Stage::Suspended)
+        });
         let Some(objects) = &mut inner.objects else {
             return;
         };
@@ -233,4 +218,21 @@ impl Machine {
             self.function().recover(&failure);
         }
     }
+}
+
+/// Those of `queues` that move frames, and whose objects are as `is_one` says.
+fn those(inner: &Inner, queues: QueueSet, is_one: impl Fn(&Queue) -> bool) -> QueueSet {
+    let mut found = QueueSet::EMPTY;
+    if let Some(objects) = &inner.objects {
+        for index in queues.iter() {
+            let queue = objects.queues.get(usize::from(index));
+            found.set(index, queue.is_some_and(&is_one));
+        }
+    }
+    found
+}
+
+/// Those of `queues` that move frames, and whose objects are in `stage`.
+fn in_stage(inner: &Inner, queues: QueueSet, stage: Stage) -> QueueSet {
+    those(inner, queues, |queue| queue.stage() == stage)
 }
