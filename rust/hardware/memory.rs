@@ -100,6 +100,25 @@ impl Memory {
         Ok(byte[0])
     }
 
+    /// Writes the big-endian word of 32 bits at offset `at` in one piece, after all that was written
+    /// before.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if that is not in the memory, or not aligned.
+    pub fn store_word(&self, at: usize, word: u32) -> Result {
+        let part: *mut u32 = self.part(at, size_of::<u32>())?.as_ptr().cast();
+        if !part.is_aligned() {
+            return Err(EINVAL);
+        }
+        // SAFETY: The word lies in the allocation, as was just checked, which lives as long as
+        // `self` is borrowed.
+        let part = unsafe { SysMem::new(part) };
+        dma_mb(Write);
+        part.write_val(word.to_be());
+        Ok(())
+    }
+
     /// Writes the byte at offset `at` after all that was written before.
     ///
     /// # Errors
