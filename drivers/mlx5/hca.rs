@@ -9,6 +9,8 @@
 //!   running     bring-up and teardown
 //!      |        era: one life of the firmware, for who makes objects; batch, object
 //!      |
+//!   channel     what virtqueues tell of used buffers by, where they cannot interrupt
+//!      |
 //!   eq, pages, health, capability, events
 //!      |
 //!   firmware    what every object holds on to
@@ -29,6 +31,7 @@
 
 mod batch;
 mod capability;
+mod channel;
 mod clients;
 mod command;
 mod doorbell;
@@ -52,6 +55,11 @@ pub(crate) use self::{
         Ticket, //
     },
     capability::Capabilities,
+    channel::{
+        Channel,
+        Defect,
+        Told, //
+    },
     clients::{
         Client,
         Membership, //

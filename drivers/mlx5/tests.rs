@@ -15,6 +15,13 @@ mod ring;
 #[path = "hca/command/slots.rs"]
 mod slots;
 
+mod hca {
+    pub(crate) mod channel {
+        pub(crate) mod ring;
+        pub(crate) mod wire;
+    }
+}
+
 mod net {
     pub(crate) mod map {
         pub(crate) mod extent;
@@ -37,6 +44,8 @@ mod net {
     }
 }
 
+#[path = "tests/channel.rs"]
+mod channels;
 #[path = "tests/map.rs"]
 mod maps;
 #[path = "tests/queue.rs"]

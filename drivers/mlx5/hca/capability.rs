@@ -58,6 +58,10 @@ fn group<L: Layout>(reply: &Reply) -> Result<&L, Failure> {
     Ok(group)
 }
 
+/// The event queues that the function has for itself: of commands, and of what is neither those
+/// nor completions.
+const OWN_EQS: usize = 2;
+
 /// What of the general capabilities decides how the function is started.
 pub(crate) struct Chosen {
     /// Which other groups there are to ask for.
@@ -162,8 +166,8 @@ impl Capabilities {
         if vdpa.virtio_queue_type() & 1 == 0 {
             return Some("it has no split virtqueues");
         }
-        if !self.msix_mode() {
-            return Some("its virtqueues do not raise interrupts by themselves");
+        if !self.msix_mode() && !self.qp_mode() {
+            return Some("its virtqueues do not tell of used buffers");
         }
         if vdpa.max_num_virtio_queues() < 2 {
             return Some("it has fewer than two virtqueues");
@@ -196,6 +200,22 @@ impl Capabilities {
     /// Whether a virtqueue can raise an interrupt vector by itself.
     pub(crate) fn msix_mode(&self) -> bool {
         self.event_modes() & 1 << 2 != 0
+    }
+
+    /// Whether a virtqueue can tell of used buffers by a queue pair. The reference has bit 1 for it,
+    /// Linux takes bit 0.
+    fn qp_mode(&self) -> bool {
+        self.event_modes() & 0b11 != 0
+    }
+
+    /// How many event queues there can be for completions, beside those of the firmware: one at
+    /// least.
+    pub(crate) fn completion_eqs(&self) -> usize {
+        let all = match self.general.max_num_eqs() {
+            0 => 1usize << self.general.log_max_eq(),
+            all => all.into(),
+        };
+        all.saturating_sub(OWN_EQS).max(1)
     }
 
     fn event_modes(&self) -> u8 {

@@ -231,6 +231,16 @@ impl Eq {
 }
 
 impl Eq {
+    /// Its number: `c_eqn` of completion queues.
+    pub(crate) fn number(&self) -> u8 {
+        self.eqn
+    }
+
+    /// The vector it interrupts by.
+    pub(crate) fn line(&self) -> &Arc<Line> {
+        &self.line
+    }
+
     /// What there is to read of it.
     pub(crate) fn events(&self) -> &Arc<Events> {
         &self.events

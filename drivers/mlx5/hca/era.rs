@@ -6,13 +6,22 @@
 
 use hardware::Device;
 use kernel::{
+    new_mutex,
     prelude::*,
-    sync::Arc, //
+    sync::{
+        Arc,
+        Mutex, //
+    }, //
 };
 
 use super::{
     batch::Batch,
     capability::Capabilities,
+    channel::{
+        pool::Pool,
+        Channel, //
+    },
+    command::Failure,
     doorbell::Doorbell,
     events::{
         Listener,
@@ -20,13 +29,17 @@ use super::{
         Listening,
         Subject, //
     },
-    firmware::Firmware, //
+    firmware::Firmware,
+    interrupts::Line, //
 };
 
 /// One life of the firmware: what there is from its start to its end. It ends with the firmware,
 /// and is of no use then: each command fails at once. A new one comes by
 /// [`Client::lives`](super::clients::Client::lives).
+#[pin_data]
 pub(crate) struct Era {
+    #[pin]
+    channels: Mutex<Pool>,
     firmware: Arc<Firmware>,
     capabilities: Arc<Capabilities>,
     null_mkey: u32,
@@ -52,15 +65,19 @@ impl Era {
         listeners: Arc<Listeners>,
     ) -> Result<Arc<Self>> {
         let doorbell = Doorbell::new(firmware.registers(), &capabilities, uar).ok();
-        let this = Self {
-            firmware: firmware.clone(),
-            capabilities,
-            null_mkey,
-            uid,
-            doorbell,
-            listeners,
-        };
-        Ok(Arc::new(this, GFP_KERNEL)?)
+        let pool = Pool::new(firmware, &listeners, uar, uid);
+        Arc::pin_init(
+            pin_init!(Self {
+                channels <- new_mutex!(pool),
+                firmware: firmware.clone(),
+                capabilities,
+                null_mkey,
+                uid,
+                doorbell,
+                listeners,
+            }),
+            GFP_KERNEL,
+        )
     }
 
     /// The function's device: what DMA memory is made for, and messages are about.
@@ -106,5 +123,26 @@ impl Era {
         listener: Arc<dyn Listener>,
     ) -> Result<Listening> {
         Listeners::add(&self.listeners, subject, listener)
+    }
+
+    /// What virtqueues tell of used buffers by, where they cannot interrupt by themselves: one for
+    /// each of `lines`. They are as before if somebody had them before.
+    ///
+    /// # Errors
+    ///
+    /// The [`Failure`] of a command.
+    pub(crate) fn channels(&self, lines: &[Arc<Line>]) -> Result<KVec<Channel>, Failure> {
+        self.channels.lock().take(lines)
+    }
+
+    /// Takes a channel back that no virtqueue refers to any more.
+    pub(crate) fn put_back(&self, channel: Channel) {
+        self.channels.lock().put_back(channel);
+    }
+
+    /// The firmware ends: what the era has for its users is taken away. Those are gone.
+    pub(super) fn end(&self) {
+        // What failed is in the log.
+        let _ = self.channels.lock().end();
     }
 }

@@ -17,18 +17,29 @@ use kernel::{
 use prm::{
     eq::{
         Eqe,
+        EqeComp,
+        EqeCqErr,
         EqeObjChange,
+        EqeQpSrq,
         EventType, //
     },
     Layout,
     ObjectType, //
 };
 
+use super::eq::Sink;
+
 /// What an event is about; an object by its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Subject {
     /// A virtqueue changed by itself: it is in error.
     Virtqueue(u32),
+    /// A completion queue has completions, and was armed for them.
+    Completions(u32),
+    /// A completion queue is in error.
+    CompletionQueue(u32),
+    /// A queue pair is in error.
+    QueuePair(u32),
     /// The link of the function's port went up or down.
     Port,
 }
@@ -41,6 +52,17 @@ impl Subject {
             EventType::OBJECT_CHANGE => EqeObjChange::split(data)
                 .filter(|(event, _)| event.obj_type() == ObjectType::VIRTIO_NET_Q as u16)
                 .map(|(event, _)| Self::Virtqueue(event.obj_id())),
+            EventType::COMP => {
+                EqeComp::split(data).map(|(event, _)| Self::Completions(event.cqn()))
+            }
+            EventType::CQ_ERROR => {
+                EqeCqErr::split(data).map(|(event, _)| Self::CompletionQueue(event.cqn()))
+            }
+            EventType::WQ_CATAS_ERROR
+            | EventType::WQ_INVAL_REQ_ERROR
+            | EventType::WQ_ACCESS_ERROR => EqeQpSrq::split(data)
+                .filter(|(event, _)| event.queue_type() == 0)
+                .map(|(event, _)| Self::QueuePair(event.qp_srq_n())),
             EventType::PORT_CHANGE => Some(Self::Port),
             _ => None,
         }
@@ -112,6 +134,12 @@ impl Listeners {
         if let Some(listener) = self.by_subject.lock().get(&subject) {
             listener.event();
         }
+    }
+}
+
+impl Sink for Listeners {
+    fn event(&self, entry: &Eqe) {
+        self.tell(entry);
     }
 }
 

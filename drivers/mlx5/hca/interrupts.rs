@@ -278,10 +278,11 @@ impl Taken {
         self.index.unwrap_or(SHARED)
     }
 
-    /// The interrupt's number in the system, if nobody else has the vector: for `get_vq_irq`, by
-    /// which others may have it delivered to a guest directly.
+    /// The interrupt's number in the system, if it is that of a virtqueue and of nothing else: for
+    /// `get_vq_irq`, by which others may have it delivered to a guest directly.
     pub(crate) fn irq(&self) -> Option<u32> {
         self.index?;
+        self.served.as_ref()?;
         Some(self.requested()?.vector.irq())
     }
 

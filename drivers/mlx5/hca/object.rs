@@ -15,6 +15,10 @@ use kernel::{
     sync::Arc, //
 };
 use prm::{
+    cq::{
+        CreateCq,
+        DestroyCq, //
+    },
     flow::{
         CreateFlowGroup,
         CreateFlowTable,
@@ -30,6 +34,10 @@ use prm::{
         AllocTransportDomain,
         DeallocPd,
         DeallocTransportDomain, //
+    },
+    qp::{
+        CreateQp,
+        DestroyQp, //
     },
     rqt::{
         CreateRqt,
@@ -103,9 +111,11 @@ macro_rules! creations {
 creations! {
     AllocPd { pd } => DeallocPd { set_pd },
     AllocTransportDomain { transport_domain } => DeallocTransportDomain { set_transport_domain },
+    CreateCq { cqn } => DestroyCq { set_cqn },
     CreateFlowGroup { group_id } => DestroyFlowGroup { set_group_id },
     CreateFlowTable { table_id } => DestroyFlowTable { set_table_id },
     CreateMkey { mkey_index } => DestroyMkey { set_mkey_index },
+    CreateQp { qpn } => DestroyQp { set_qpn },
     CreateRqt { rqtn } => DestroyRqt { set_rqtn },
     CreateTir { tirn } => DestroyTir { set_tirn },
     CreateTis { tisn } => DestroyTis { set_tisn },

@@ -50,6 +50,15 @@ impl Registers {
 }
 
 impl Registers {
+    /// Writes two registers beside each other, of 64 bits together, `bytes` as they are to stand
+    /// there. Order and end of the BAR are as with [`Self::write`].
+    pub(crate) fn write_pair(&self, at: usize, bytes: [u8; 8]) {
+        if let Some(bar) = self.0.try_access() {
+            // The accessor takes the device for little-endian.
+            let _ = (&*bar).try_write64(u64::from_le_bytes(bytes), at);
+        }
+    }
+
     /// Writes the number of a virtqueue to the doorbell at `at`, in the byte order of virtio.
     pub(crate) fn write_doorbell(&self, at: usize, queue: u16) {
         if let Some(bar) = self.0.try_access() {

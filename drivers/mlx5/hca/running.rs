@@ -84,7 +84,7 @@ const LOG_ASYNC: u8 = 8;
 
 /// Firmware that runs. Field order is the order of teardown.
 pub(crate) struct Running {
-    era: Arc<Era>,
+    era: EraEnd,
     _in_use: InUse,
     _page_work: Worker,
     _async_events: Eq,
@@ -125,6 +125,15 @@ impl Drop for UserContext {
         self.firmware.end::<DestroyUctx>(|input| {
             input.set_uid(self.uid);
         });
+    }
+}
+
+/// What is kept for users of the firmware ends with it.
+struct EraEnd(Arc<Era>);
+
+impl Drop for EraEnd {
+    fn drop(&mut self) {
+        self.0.end();
     }
 }
 
@@ -217,10 +226,14 @@ struct Events {
 }
 
 /// The events that are asked for beside those of commands and completions.
-const ASYNC: [EventType; 3] = [
+const ASYNC: [EventType; 7] = [
     EventType::PAGE_REQUEST,
     EventType::PORT_CHANGE,
     EventType::OBJECT_CHANGE,
+    EventType::CQ_ERROR,
+    EventType::WQ_CATAS_ERROR,
+    EventType::WQ_INVAL_REQ_ERROR,
+    EventType::WQ_ACCESS_ERROR,
 ];
 
 impl Sink for Events {
@@ -392,7 +405,7 @@ impl Running {
         )
         .map_err(Trouble::no("memory"))?;
         Ok(Self {
-            era,
+            era: EraEnd(era),
             _in_use: InUse::new(&firmware),
             _page_work: page_work,
             _async_events: async_events,
@@ -416,7 +429,7 @@ impl Running {
 
     /// What others see of it.
     pub(crate) fn era(&self) -> &Arc<Era> {
-        &self.era
+        &self.era.0
     }
 }
 

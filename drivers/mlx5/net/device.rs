@@ -119,12 +119,14 @@ impl NetDevice {
         let mut vectors = KVec::with_capacity((2 * offer.pairs).into(), GFP_KERNEL)?;
         for index in 0..2 * offer.pairs {
             let mut vector = function.take_vector();
-            vector.serve(&callbacks, index)?;
+            if era.capabilities().msix_mode() {
+                vector.serve(&callbacks, index)?;
+            }
             vectors.push(vector, GFP_KERNEL)?;
         }
         let alarm = Alarm::new()?;
-        let (objects, port, legacy) =
-            Objects::new(&era, offer, &vectors, &alarm).inspect_err(|failure| {
+        let (objects, port, legacy) = Objects::new(&era, offer, &vectors, &callbacks, &alarm)
+            .inspect_err(|failure| {
                 dev_err!(device, "{}: not made: {}\n", name, Show(failure));
             })?;
         let mut life = Lifecycle::new(Config {

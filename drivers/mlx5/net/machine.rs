@@ -310,7 +310,13 @@ impl Machine {
     ///
     /// The [`Failure`] of a command.
     pub(crate) fn make_objects(&self, era: &Arc<Era>) -> Result<KBox<Objects>, Failure> {
-        let (objects, _, _) = Objects::new(era, &self.offer, &self.vectors, &self.alarm)?;
+        let (objects, _, _) = Objects::new(
+            era,
+            &self.offer,
+            &self.vectors,
+            &self.callbacks,
+            &self.alarm,
+        )?;
         Ok(objects)
     }
 

@@ -18,6 +18,7 @@ use prm::{
     tis::CreateTis,
     virtq::CreateVirtioNetQ, //
 };
+use vdpa::Callbacks;
 use virtio::{
     lifecycle::{
         Legacy,
@@ -48,15 +49,20 @@ use super::{
         Alarm,
         PortAlarm, //
     },
-    wire::queue::QueueSpec, //
+    wire::queue::{
+        Events,
+        QueueSpec, //
+    }, //
 };
 use crate::hca::{
+    Channel,
     Era,
     Failure,
     Listening,
     Object,
     Subject,
-    Taken, //
+    Taken,
+    Told, //
 };
 
 /// The size of virtqueues as they are made, which VMMs use, and legacy drivers cannot change.
@@ -85,8 +91,8 @@ pub(crate) struct Objects {
 }
 
 impl Objects {
-    /// Makes everything, for queues that interrupt by `vectors`; who rings `alarm` when something
-    /// happens by itself is the firmware. Returns what the port is like as
+    /// Makes everything, for queues that interrupt by `vectors` and fire `callbacks`; who rings
+    /// `alarm` when something happens by itself is the firmware. Returns what the port is like as
     /// well, and whether legacy drivers can be served.
     ///
     /// # Errors
@@ -97,6 +103,7 @@ impl Objects {
         era: &Arc<Era>,
         offer: &Offer,
         vectors: &[Taken],
+        callbacks: &Arc<Callbacks>,
         alarm: &Arc<Alarm>,
     ) -> Result<(KBox<Self>, Port, bool), Failure> {
         let queues = 2 * offer.pairs;
@@ -166,19 +173,20 @@ impl Objects {
             era: era.clone(),
         };
         let mut this = KBox::new(this, GFP_KERNEL).map_err(|error| no_memory(error.into()))?;
+        let mut channels = channels(era, vectors, callbacks, alarm)?.into_iter();
         for (index, ticket) in (0..queues).zip(tickets) {
             let counters = ticket.map(|ticket| replies.object(ticket)).transpose()?;
             let vector = vectors.get(usize::from(index)).map_or(0, Taken::number);
             let spec = QueueSpec {
                 index,
                 tis: this.tis.id(),
-                vector,
+                events: Events::Vector(vector),
                 areas: layout.areas(this.umem.id(), index),
                 counters: 0,
                 pd: this.pd.id(),
             };
             this.queues
-                .push(Queue::new(spec, counters), GFP_KERNEL)
+                .push(Queue::new(spec, counters, channels.next()), GFP_KERNEL)
                 .map_err(|error| no_memory(error.into()))?;
         }
         let legacy = this.fill(offer)?;
@@ -362,10 +370,40 @@ impl Objects {
         run(&mut |batch| {
             queues
                 .iter_mut()
-                .try_for_each(|queue| queue.end_rest(batch))
+                .try_for_each(|queue| queue.end_rest(&era, batch))
         });
         result = result.and(keys.end());
         result = result.and(crate::hca::end_all([umem, tis]));
         result.and(crate::hca::end_all([domain, pd]))
     }
+}
+
+/// What each queue tells of used buffers by, where they do not interrupt by themselves.
+fn channels(
+    era: &Era,
+    vectors: &[Taken],
+    callbacks: &Arc<Callbacks>,
+    alarm: &Arc<Alarm>,
+) -> Result<KVec<Channel>, Failure> {
+    if era.capabilities().msix_mode() {
+        return Ok(KVec::new());
+    }
+    let failure = |error| Failure::not_sent::<CreateVirtioNetQ>(error);
+    let mut lines =
+        KVec::with_capacity(vectors.len(), GFP_KERNEL).map_err(|error| failure(error.into()))?;
+    // Each vector has an event queue, of which there are only so many.
+    let eqs = era.capabilities().completion_eqs();
+    for vector in vectors.iter().take(eqs).cycle().take(vectors.len()) {
+        // There is room for all.
+        let _ = lines.push_within_capacity(vector.line().map_err(failure)?.clone());
+    }
+    let channels = era.channels(&lines)?;
+    for (queue, channel) in (0..).zip(channels.iter()) {
+        channel.serve(Told {
+            callbacks: callbacks.clone(),
+            queue,
+            trouble: alarm.clone(),
+        });
+    }
+    Ok(channels)
 }

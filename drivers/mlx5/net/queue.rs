@@ -29,12 +29,17 @@ use super::{
     watch::Alarm,
     wire::{
         self,
-        queue::QueueSpec,
+        queue::{
+            Events,
+            QueueSpec, //
+        },
         umem::Layout, //
     }, //
 };
 use crate::hca::{
     Batch,
+    Channel,
+    Defect,
     Era,
     Failure,
     Listening,
@@ -74,6 +79,8 @@ pub(crate) struct Queue {
     /// The firmware's memory for it, if its size is not that of the others.
     own: Option<Object>,
     counters: Option<Object>,
+    /// What it tells of used buffers by, if it does not interrupt by itself.
+    channel: Option<Channel>,
     /// What it is made as, for any driver, with the areas it has if it is of the usual size.
     spec: QueueSpec,
     stage: Stage,
@@ -82,16 +89,19 @@ pub(crate) struct Queue {
 
 impl Queue {
     /// A virtqueue whose object is to be made yet.
-    pub(crate) fn new(spec: QueueSpec, counters: Option<Object>) -> Self {
+    pub(crate) fn new(spec: QueueSpec, counters: Option<Object>, channel: Option<Channel>) -> Self {
+        let by_pair = |channel: &Channel| Events::QueuePair(channel.number());
         Self {
             listening: None,
             object: None,
             own: None,
             spec: QueueSpec {
                 counters: counters.as_ref().map_or(0, Object::id),
+                events: channel.as_ref().map_or(spec.events, by_pair),
                 ..spec
             },
             counters,
+            channel,
             stage: Stage::Lost,
             set: Fields::default(),
         }
@@ -102,9 +112,24 @@ impl Queue {
         self.object.as_ref().map(Object::id)
     }
 
-    /// What it is in.
+    /// What it is in. One whose channel is broken is lost: it tells of nothing.
     pub(crate) fn stage(&self) -> Stage {
-        self.stage
+        match self.broken() {
+            Some(_) => Stage::Lost,
+            None => self.stage,
+        }
+    }
+
+    /// What went wrong with its channel, if something did.
+    pub(crate) fn broken(&self) -> Option<Defect> {
+        self.channel.as_ref().and_then(Channel::broken)
+    }
+
+    /// Tells of what was used before it was stopped.
+    pub(crate) fn drain(&self) {
+        if let Some(channel) = &self.channel {
+            channel.drain();
+        }
     }
 
     /// What it has.
@@ -136,12 +161,16 @@ impl Queue {
             .map_or(Ok(()), |object| batch.end(object))
     }
 
-    /// Puts the end of what the object used into a batch. To be called when it is gone.
+    /// Puts the end of what the object used into a batch, but for its channel, which the era takes
+    /// back. To be called when the object is gone.
     ///
     /// # Errors
     ///
     /// As [`Batch::end`].
-    pub(crate) fn end_rest(&mut self, batch: &mut Batch) -> Result<(), Failure> {
+    pub(crate) fn end_rest(&mut self, era: &Era, batch: &mut Batch) -> Result<(), Failure> {
+        if let Some(channel) = self.channel.take() {
+            era.put_back(channel);
+        }
         for object in [self.own.take(), self.counters.take()]
             .into_iter()
             .flatten()
@@ -163,6 +192,7 @@ impl Queue {
         usual: u16,
         batch: &mut Batch,
     ) -> Result<Ticket<CreateVirtioNetQ>, Failure> {
+        self.mend_channel(era)?;
         let mut spec = self.spec;
         // The firmware has no use for this any more: there is no object.
         self.own = None;
@@ -175,6 +205,25 @@ impl Queue {
             self.own = Some(umem);
         }
         batch.create::<CreateVirtioNetQ>(|input| wire::queue::create(input, &spec, fields))
+    }
+
+    /// Has another channel if that of before is broken. There is no object.
+    fn mend_channel(&mut self, era: &Era) -> Result<(), Failure> {
+        let Some(old) = self.channel.take_if(|channel| channel.broken().is_some()) else {
+            return Ok(());
+        };
+        let fresh = era.channels(core::slice::from_ref(old.line()));
+        let fresh = fresh.map(|channels| channels.into_iter().next());
+        let (Ok(Some(fresh)), Some(told)) = (fresh, old.release()) else {
+            self.channel = Some(old);
+            return Err(Failure::not_sent::<CreateVirtioNetQ>(ENXIO));
+        };
+        self.spec.events = Events::QueuePair(fresh.number());
+        fresh.serve(told);
+        self.channel = Some(fresh);
+        // Which destroys it.
+        era.put_back(old);
+        Ok(())
     }
 
     /// Takes the object that was made with `fields`. `alarm` is told of errors.

@@ -69,6 +69,7 @@ impl Machine {
         let mut stopped = Ok(());
         if !running.is_empty() {
             stopped = self.suspend(inner, running);
+            drain(inner, running);
             for vector in running.iter().filter_map(|index| self.vector(index)) {
                 vector.synchronize();
             }
@@ -216,6 +217,17 @@ impl Machine {
         let idle = objects.idle();
         if let Err(failure) = objects.renew(which, pairs, |_| idle) {
             self.function().recover(&failure);
+        }
+    }
+}
+
+/// Tells of what queues used before they were stopped.
+fn drain(inner: &Inner, queues: QueueSet) {
+    if let Some(objects) = &inner.objects {
+        for index in queues.iter() {
+            if let Some(queue) = objects.queues.get(usize::from(index)) {
+                queue.drain();
+            }
         }
     }
 }

@@ -10,7 +10,10 @@ use super::{
     control::Broken,
     map::MapError, //
 };
-use crate::hca::Failure;
+use crate::hca::{
+    Defect,
+    Failure, //
+};
 
 /// Why a device cannot do what it shall.
 pub(crate) enum Trouble {
@@ -22,6 +25,8 @@ pub(crate) enum Trouble {
     Map(MapError),
     /// A virtqueue failed by itself: which, and how in the firmware's own numbers.
     Queue(u16, u8),
+    /// What this virtqueue tells of used buffers by is broken.
+    Channel(u16, Defect),
     /// Nobody knows where this virtqueue stands.
     Doubt(u16),
     /// The control queue cannot be served: why.
@@ -48,7 +53,7 @@ impl From<Trouble> for Error {
             Trouble::NoFirmware => ENODEV,
             Trouble::Firmware(failure) => failure.into(),
             Trouble::Map(error) => error.into(),
-            Trouble::Queue(..) | Trouble::Doubt(_) | Trouble::Ring(_) => EIO,
+            Trouble::Queue(..) | Trouble::Channel(..) | Trouble::Doubt(_) | Trouble::Ring(_) => EIO,
             Trouble::Control(error) => error,
         }
     }
@@ -61,6 +66,12 @@ impl fmt::Display for Trouble {
             Self::Firmware(failure) => failure.fmt(f),
             Self::Map(error) => error.fmt(f),
             Self::Queue(index, error) => write!(f, "virtqueue {index} failed: error {error:#x}"),
+            Self::Channel(index, defect) => {
+                write!(
+                    f,
+                    "virtqueue {index} does not tell of used buffers: {defect}"
+                )
+            }
             Self::Doubt(index) => write!(f, "nobody knows where virtqueue {index} stands"),
             Self::Control(error) => {
                 write!(

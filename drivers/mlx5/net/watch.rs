@@ -40,7 +40,10 @@ use virtio::{
 };
 
 use super::{
-    machine::Machine,
+    machine::{
+        Inner,
+        Machine, //
+    },
     objects::Objects,
     port,
     queue::Found,
@@ -48,6 +51,7 @@ use super::{
 };
 use crate::hca::{
     Client,
+    Defect,
     Era,
     Failure,
     Listener, //
@@ -176,6 +180,12 @@ impl Watch {
     /// Queues that failed by themselves, or of which nobody knows whether they run.
     fn see_errors(&self, turn: &mut Turn<'_, Machine>) {
         let running = self.0.ask(|life| life.running());
+        if let Some((index, defect)) = broken(turn, running) {
+            self.0.warn(&Trouble::Channel(index, defect));
+            // A fault is never refused.
+            let _ = turn.event(Event::Fault);
+            return;
+        }
         if let Some(index) = self.0.in_doubt(turn, running).iter().next() {
             self.0.warn(&Trouble::Doubt(index));
             // A fault is never refused.
@@ -237,6 +247,15 @@ impl Watch {
             objects.keys.trim(&inner.map);
         }
     }
+}
+
+/// The first queue of `queues` whose channel is broken, and how.
+fn broken(inner: &Inner, queues: QueueSet) -> Option<(u16, Defect)> {
+    let objects = inner.objects.as_deref()?;
+    queues.iter().find_map(|index| {
+        let queue = objects.queues.get(usize::from(index))?;
+        Some((index, queue.broken()?))
+    })
 }
 
 /// The first queue of `queues` that failed, and how.

@@ -19,6 +19,7 @@ use prm::{
         AllocPd,
         AllocTransportDomain, //
     },
+    qp::CreateQp,
     tis::CreateTis,
     umem::{
         CreateUmem,
@@ -35,27 +36,30 @@ use prm::{
     Layout as _, //
 };
 
-use crate::net::{
-    queue::fields::{
-        way,
-        Fields,
-        Stage,
-        Way, //
-    },
-    wire::{
-        queue::{
-            self,
-            QueueSpec, //
+use crate::{
+    hca::channel::wire,
+    net::{
+        queue::fields::{
+            way,
+            Fields,
+            Stage,
+            Way, //
         },
-        umem::{
-            self,
-            Layout, //
-        }, //
-    },
+        wire::{
+            queue::{
+                self,
+                Events,
+                QueueSpec, //
+            },
+            umem::{
+                self,
+                Layout, //
+            }, //
+        },
+    }, //
 };
 
-/// Those whose virtqueues interrupt by themselves.
-const PROFILES: [&str; 3] = ["cx7", "modern-only", "legacy-only"];
+const PROFILES: [&str; 5] = ["cx7", "modern-only", "legacy-only", "cx6dx-old", "minimal"];
 
 const SIZE: u16 = 256;
 
@@ -118,10 +122,17 @@ impl Rig {
                 desc_mkey: 0,
             }
         });
+        let events = match capabilities.event_mode() & 1 << 2 {
+            0 => {
+                let pair = host.call::<CreateQp>(|input| wire::sender(input, pd));
+                Events::QueuePair(pair.unwrap().qpn())
+            }
+            _ => Events::Vector(1),
+        };
         let spec = QueueSpec {
             index,
             tis,
-            vector: 1,
+            events,
             areas: layout.areas(output.umem_id(), 3),
             counters: 0,
             pd,

@@ -15,6 +15,15 @@ use prm::virtq::{
 use super::umem::Area;
 use crate::net::queue::fields::Fields;
 
+/// How a virtqueue tells its driver of used buffers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Events {
+    /// By raising this vector.
+    Vector(u16),
+    /// By a message that this queue pair sends.
+    QueuePair(u32),
+}
+
 /// What of a virtqueue is the same for all drivers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct QueueSpec {
@@ -22,8 +31,8 @@ pub(crate) struct QueueSpec {
     pub(crate) index: u16,
     /// What it sends by, if it does not receive.
     pub(crate) tis: u32,
-    /// The vector by which the driver is told of used buffers.
-    pub(crate) vector: u16,
+    /// How its driver is told of used buffers.
+    pub(crate) events: Events,
     /// The firmware's own memory.
     pub(crate) areas: [Area; 3],
     /// Where it counts; 0 if it does not.
@@ -40,12 +49,16 @@ pub(crate) fn create(input: &mut CreateVirtioNetQIn, spec: &QueueSpec, fields: &
     if spec.index % 2 == 1 {
         object.set_tisn_or_qpn(spec.tis);
     }
+    let (mode, by) = match spec.events {
+        Events::Vector(vector) => (EventMode::MSIX_MODE, vector.into()),
+        Events::QueuePair(qpn) => (EventMode::QP_MODE, qpn),
+    };
     let [first, second, third] = spec.areas;
     object
         .virtio_q_context_mut()
         .set_virtio_q_type(QueueType::SPLIT)
-        .set_event_mode(EventMode::MSIX_MODE)
-        .set_event_qpn_or_msix(spec.vector.into())
+        .set_event_mode(mode)
+        .set_event_qpn_or_msix(by)
         .set_queue_index(spec.index)
         .set_queue_size(fields.size)
         .set_umem_1_id(first.umem)
