@@ -37,6 +37,7 @@ use super::{
         fields::{
             way,
             Fields,
+            Stage,
             Way, //
         },
         Change, //
@@ -130,7 +131,13 @@ impl Machine {
             let setup = setups.get(usize::from(index));
             setup.is_some_and(|setup| setup.index.is_some())
         };
-        if let Some(index) = starting.iter().find(|index| !is_known(*index)) {
+        // One that could not be stopped runs on, and needs not be told.
+        let runs = |index: u16| {
+            let queue = objects.queues.get(usize::from(index));
+            queue.is_some_and(|queue| queue.stage() == Stage::Ready)
+        };
+        let mut unknown = starting.iter();
+        if let Some(index) = unknown.find(|index| !is_known(*index) && !runs(*index)) {
             return Err(Trouble::Doubt(index));
         }
 
