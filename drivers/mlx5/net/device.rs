@@ -43,6 +43,7 @@ use virtio::{
 use super::{
     control::Controller,
     machine::{
+        Inner,
         Machine,
         Parts,
         GROUP_CONTROL,
@@ -208,10 +209,15 @@ impl NetDevice {
     ///
     /// # Errors
     ///
-    /// `EBUSY` while the device is stopped; what a command that failed is as a number.
+    /// `EBUSY` while the device is stopped; what a command that failed is as a number. The address
+    /// is that of before then.
     pub(crate) fn set_mac(&self, mac: MacAddress) -> Result {
-        self.machine.change_config(|config| config.set_mac(mac))?;
-        self.move_address()
+        let mut turn = self.machine.turn();
+        // The driver is told at the end of the turn.
+        turn.event(Event::ConfigChange)?;
+        self.move_address(&mut turn, mac)?;
+        self.machine.settings().lock().config.set_mac(mac);
+        Ok(())
     }
 
     /// Takes an MTU from the administrator.
@@ -220,13 +226,30 @@ impl NetDevice {
     ///
     /// `EBUSY` while the device is stopped.
     pub(crate) fn set_mtu(&self, mtu: u16) -> Result {
-        self.machine.change_config(|config| config.set_mtu(mtu))
+        let mut turn = self.machine.turn();
+        turn.event(Event::ConfigChange)?;
+        self.machine.settings().lock().config.set_mtu(mtu);
+        Ok(())
     }
 
-    /// Has frames for the address in the configuration space received.
-    fn move_address(&self) -> Result {
+    /// Takes a write to the configuration space. An address that comes with it is shown when frames
+    /// for it are received.
+    fn write_config(&self, offset: usize, from: &[u8]) -> Result {
         let mut turn = self.machine.turn();
-        self.machine.move_address(&mut turn).map_err(|trouble| {
+        let how = self.machine.ask(Lifecycle::config_write);
+        // Only who has a turn changes it.
+        let mut config = self.machine.settings().lock().config.clone();
+        if let Some(mac) = config.write(offset, from, how) {
+            self.move_address(&mut turn, mac)?;
+        }
+        self.machine.settings().lock().config = config;
+        Ok(())
+    }
+
+    /// Has frames for the address `mac` received, if a driver runs.
+    fn move_address(&self, inner: &mut Inner, mac: MacAddress) -> Result {
+        let moved = self.machine.move_address(inner, mac);
+        moved.map_err(|trouble| {
             self.machine.warn(&trouble);
             Error::from(trouble)
         })
@@ -445,10 +468,8 @@ impl Operations for NetDevice {
     }
 
     fn set_config(dev: &Device<Self>, offset: usize, from: &[u8]) {
-        if dev.machine.write_config(offset, from).is_some() {
-            let result = dev.move_address();
-            dev.ignored("address", result);
-        }
+        let result = dev.write_config(offset, from);
+        dev.ignored("configuration", result);
     }
 
     fn get_generation(dev: &Device<Self>) -> u32 {

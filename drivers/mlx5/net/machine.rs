@@ -41,7 +41,6 @@ use vdpa::{
 use virtio::{
     lifecycle::{
         Actions,
-        ConfigWrite,
         Event,
         Kick,
         Lifecycle,
@@ -51,8 +50,7 @@ use virtio::{
     net::{
         config::ConfigSpace,
         control::queue_index,
-        filter::Filter,
-        MacAddress, //
+        filter::Filter, //
     }, //
 };
 
@@ -374,25 +372,6 @@ impl Machine {
             change(setup);
         }
         Ok(())
-    }
-
-    /// Changes the configuration by the administrator's hand, or as the port changed.
-    ///
-    /// # Errors
-    ///
-    /// `EBUSY` while the device is stopped.
-    pub(crate) fn change_config(&self, change: impl FnOnce(&mut ConfigSpace)) -> Result {
-        let mut turn = self.turn();
-        turn.event(Event::ConfigChange)?;
-        change(&mut self.settings.lock().config);
-        Ok(())
-    }
-
-    /// Takes a write to the configuration space. Returns the address to use from now on, if it
-    /// changed.
-    pub(crate) fn write_config(&self, offset: usize, from: &[u8]) -> Option<MacAddress> {
-        let how: ConfigWrite = self.ask(Lifecycle::config_write);
-        self.settings.lock().config.write(offset, from, how)
     }
 
     /// Where queue `index` is.

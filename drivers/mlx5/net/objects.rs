@@ -34,7 +34,8 @@ use super::{
     },
     port::{
         self,
-        Port, //
+        Port,
+        Station, //
     },
     queue::{
         self,
@@ -76,6 +77,10 @@ const PROBE: u16 = 1;
 pub(crate) struct Objects {
     /// What leads frames to the queues.
     pub(crate) steering: KBox<Steering>,
+    /// What the switch knows.
+    pub(crate) station: Station,
+    /// The MTU of the port in bytes before the device was added, if it had to be changed.
+    mtu: Option<u16>,
     /// The virtqueues, by their index.
     pub(crate) queues: KVec<Queue>,
     _port: Listening,
@@ -136,7 +141,6 @@ impl Objects {
         let umem = replies.object(umem)?;
         let port = asked.answer(&mut replies)?;
         steering.staged(&mut replies)?;
-        steering.set_own(port.mac);
 
         let made = Made {
             domain: domain.id(),
@@ -151,8 +155,10 @@ impl Objects {
         })?;
         steering.stage(1, &made, &mut batch)?;
         let mut second = batch.run()?;
+        let mut mtu_before = None;
         if let Some(ticket) = mtu {
             second.take(ticket)?;
+            mtu_before = Some(port.mtu);
         }
         let tis = second.object(tis)?;
         steering.staged(&mut second)?;
@@ -161,6 +167,9 @@ impl Objects {
             .map_err(|error| no_memory(error.into()))?;
         let this = Self {
             steering,
+            station: Station::new(port.mac),
+            // What it was before is put back in the end.
+            mtu: mtu_before,
             queues: KVec::with_capacity(queues.into(), GFP_KERNEL)
                 .map_err(|error| no_memory(error.into()))?,
             _port: era.listen(Subject::Port, port_alarm).map_err(no_memory)?,
@@ -349,6 +358,8 @@ impl Objects {
     pub(crate) fn end(self: KBox<Self>) -> Result<(), Failure> {
         let Self {
             steering,
+            station,
+            mtu,
             mut queues,
             _port,
             alarm: _,
@@ -359,6 +370,7 @@ impl Objects {
             pd,
             era,
         } = KBox::into_inner(self);
+        station.end(&era);
         let mut result = KBox::into_inner(steering).end();
         let mut run = |fill: &mut dyn FnMut(&mut crate::hca::Batch) -> Result<(), Failure>| {
             let mut batch = era.batch();
@@ -366,7 +378,13 @@ impl Objects {
             let ended = batch.run().and_then(crate::hca::Replies::rest);
             result = result.and(filled).and(ended);
         };
-        run(&mut |batch| queues.iter_mut().try_for_each(|queue| queue.end(batch)));
+        run(&mut |batch| {
+            if let Some(mtu) = mtu {
+                // Its failure is that of the batch.
+                let _ = port::set_mtu(batch, mtu)?;
+            }
+            queues.iter_mut().try_for_each(|queue| queue.end(batch))
+        });
         run(&mut |batch| {
             queues
                 .iter_mut()

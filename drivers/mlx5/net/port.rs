@@ -33,11 +33,16 @@ use super::{
     offer::Offer,
     wire::port, //
 };
-use crate::hca::{
-    Batch,
-    Failure,
-    Replies,
-    Ticket, //
+use crate::{
+    hca::{
+        Batch,
+        Era,
+        Failure,
+        Reason,
+        Replies,
+        Ticket, //
+    },
+    show::Show, //
 };
 
 pub(crate) use super::wire::port::Port;
@@ -98,21 +103,58 @@ pub(crate) fn is_up(
     Ok(port::is_up(state.read::<QueryVportState>()?.0))
 }
 
-/// Puts into a batch that frames for the address `mac` are for the function.
-///
-/// # Errors
-///
-/// A [`Failure`] without memory.
-pub(crate) fn set_station(
-    batch: &mut Batch,
-    mac: MacAddress,
-) -> Result<Ticket<ModifyNicVportContext>, Failure> {
+/// The address that the switch knows to be behind the port.
+pub(crate) struct Station {
+    /// What it was when the device was added.
+    own: MacAddress,
+    /// What the switch was told last, or was found not to listen to.
+    told: MacAddress,
+}
+
+impl Station {
+    /// The switch knows the function by `own`.
+    pub(crate) fn new(own: MacAddress) -> Self {
+        Self { own, told: own }
+    }
+
+    /// Tells the switch that frames for the address `mac` are for the function. To be called when
+    /// they are received: what is sent here before that is lost.
+    ///
+    /// The device works without where the switch learns, or floods what it does not know, so a
+    /// failure is a message only.
+    pub(crate) fn tell(&mut self, era: &Era, mac: MacAddress) {
+        if self.told == mac {
+            return;
+        }
+        let result = set_station(era, mac);
+        if let Err(failure) = &result {
+            pr_warn!("the switch is not told of an address: {}\n", Show(failure));
+        }
+        // Who may not tell it may not the next time either.
+        let is_final = match result {
+            Ok(()) => true,
+            Err(failure) => matches!(failure.reason, Reason::Refused { .. }),
+        };
+        if is_final {
+            self.told = mac;
+        }
+    }
+
+    /// Tells the switch what it knew before there was a device.
+    pub(crate) fn end(mut self, era: &Era) {
+        self.tell(era, self.own);
+    }
+}
+
+fn set_station(era: &Era, mac: MacAddress) -> Result<(), Failure> {
     let list = [port::address(mac)];
-    batch.push_with::<ModifyNicVportContext>(
+    let mut batch = era.batch();
+    let ticket = batch.push_with::<ModifyNicVportContext>(
         |input| port::set_stations(input, 1),
         list.as_bytes(),
         0,
-    )
+    )?;
+    batch.run()?.take(ticket).map(drop)
 }
 
 /// Puts an MTU in bytes into a batch, that of an Ethernet frame's payload.

@@ -53,21 +53,18 @@ impl Machine {
         Ok(())
     }
 
-    /// Receives what is for the address in the configuration space, if a driver runs; if none does,
-    /// that is done when one begins.
+    /// Receives what is for the address `mac`, if a driver runs; if none does, that is done when one
+    /// begins. It is to be the address in the configuration space behind that.
     ///
     /// # Errors
     ///
     /// As [`Self::set_filter`].
-    pub(crate) fn move_address(&self, inner: &mut Inner) -> Result<(), Trouble> {
+    pub(crate) fn move_address(&self, inner: &mut Inner, mac: MacAddress) -> Result<(), Trouble> {
         if self.ask(|life| life.status() & status::DRIVER_OK == 0) {
             return Ok(());
         }
         let filter = self.filter()?;
-        let (mac, pairs) = {
-            let settings = self.settings().lock();
-            (settings.config.mac(), settings.pairs)
-        };
+        let pairs = self.settings().lock().pairs;
         self.steer(inner, &filter, mac, pairs)
     }
 
@@ -126,6 +123,7 @@ impl Machine {
         let mut batch = objects.era.batch();
         objects.steering.change(&mut batch, &wanted)?;
         objects.steering.changed(&mut batch.run()?)?;
+        objects.station.tell(&objects.era, mac);
         Ok(())
     }
 }

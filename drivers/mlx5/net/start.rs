@@ -225,6 +225,8 @@ impl Machine {
         let (mut replies, result) = changes.run(objects)?;
         if begin {
             objects.steering.changed(&mut replies)?;
+            let mac = self.settings().lock().config.mac();
+            objects.station.tell(&objects.era, mac);
         }
         Ok(result?)
     }

@@ -34,7 +34,6 @@ use prm::{
         ModifyRqt, //
     },
     tir::CreateTir,
-    vport::ModifyNicVportContext,
     Command, //
 };
 use virtio::{
@@ -60,15 +59,12 @@ use self::{
         Traffic, //
     },
 };
-use super::{
-    port,
-    wire::steer::{
-        self,
-        Criteria,
-        Destination,
-        Match,
-        Spot, //
-    }, //
+use super::wire::steer::{
+    self,
+    Criteria,
+    Destination,
+    Match,
+    Spot, //
 };
 use crate::hca::{
     end_all,
@@ -79,7 +75,6 @@ use crate::hca::{
     Replies,
     Ticket, //
 };
-use crate::show::Show;
 
 /// What others have made, for steering to lead to.
 pub(crate) struct Made<'a> {
@@ -117,7 +112,6 @@ enum Pending {
     Rqt(Ticket<CreateRqt>),
     Queues(Ticket<ModifyRqt>),
     Tir(Ticket<CreateTir>),
-    Station(Ticket<ModifyNicVportContext>),
     Kind(Ticket<SetFlowTableEntry>),
 }
 
@@ -145,8 +139,6 @@ pub(crate) struct Steering {
     /// What it was last filled with.
     receivers: KVec<u32>,
     places: Places,
-    /// The address that the port was last told to be behind it.
-    told: MacAddress,
     pending: KVVec<Pending>,
     /// What is not wanted any more once what is wanted is there.
     unwanted: KVVec<Rule>,
@@ -176,17 +168,11 @@ impl Steering {
             count: spread::entries(pairs),
             receivers: KVec::new(),
             places: Places::new(),
-            told: [0; 6],
             pending: KVVec::new(),
             unwanted: KVVec::new(),
             detached: KVVec::new(),
             is_detached: false,
         }
-    }
-
-    /// The port is known to have the address `mac`: it needs not be told.
-    pub(crate) fn set_own(&mut self, mac: MacAddress) {
-        self.told = mac;
     }
 
     /// The kinds of traffic that are told apart.
@@ -432,12 +418,6 @@ impl Steering {
         }
         self.unwanted = removed;
 
-        if self.told != wanted.mac {
-            let ticket = port::set_station(batch, wanted.mac)?;
-            self.put::<ModifyNicVportContext>(Pending::Station(ticket))?;
-            // Told once: who may not tell it may not the next time either.
-            self.told = wanted.mac;
-        }
         if *self.receivers == *wanted.receivers {
             return Ok(());
         }
@@ -650,13 +630,6 @@ impl Steering {
                 .map(drop)
                 // It is filled anew next time.
                 .inspect_err(|_| self.receivers.clear()),
-            Pending::Station(ticket) => {
-                // The device works where the switch learns, or floods what it does not know.
-                if let Err(failure) = replies.take(ticket) {
-                    pr_warn!("the switch is not told of an address: {}\n", Show(failure));
-                }
-                Ok(())
-            }
             Pending::Tir(ticket) => {
                 let tir = replies.object(ticket)?;
                 let pushed = self.tirs.push(tir, GFP_KERNEL);
