@@ -85,6 +85,8 @@ pub(crate) struct Queue {
     spec: QueueSpec,
     stage: Stage,
     set: Fields,
+    /// How often it failed by itself.
+    errors: u64,
 }
 
 impl Queue {
@@ -104,6 +106,7 @@ impl Queue {
             channel,
             stage: Stage::Lost,
             set: Fields::default(),
+            errors: 0,
         }
     }
 
@@ -135,6 +138,11 @@ impl Queue {
     /// What it has.
     pub(crate) fn set(&self) -> &Fields {
         &self.set
+    }
+
+    /// How often it failed by itself in this life of the firmware.
+    pub(crate) fn errors(&self) -> u64 {
+        self.errors
     }
 
     /// It failed by itself, or nobody knows what it is in.
@@ -328,6 +336,9 @@ impl Queue {
         let (output, _) = reply.read::<QueryVirtioNetQ>()?;
         let object = output.obj_context();
         if object.state() == Ok(State::ERR) {
+            if self.stage != Stage::Lost {
+                self.errors += 1;
+            }
             self.lose();
             return Ok(Found::Error(object.virtio_q_context().error_type()));
         }

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the firmware counts for each virtqueue.
+//! What is counted for each virtqueue: by the firmware what it does, by the driver how often it
+//! failed.
 //!
-//! What it said last is kept: it is what there is to say of firmware that is dead, or does not
+//! What the firmware said last is kept: it is what there is to say of one that is dead, or does not
 //! answer.
 
 use kernel::prelude::*;
@@ -15,7 +16,10 @@ use super::{
         Machine, //
     },
     objects::Objects,
-    queue, //
+    queue::{
+        self,
+        Queue, //
+    }, //
 };
 use crate::hca::Failure;
 
@@ -39,16 +43,21 @@ const COUNTERS: [Counter; 6] = [
 ];
 
 impl Machine {
-    /// Tells the name and the value of each counter of queue `index`; of none if the firmware does
-    /// not count.
+    /// Tells the name and the value of each counter of queue `index`: how often it failed in this
+    /// life of the firmware, and what the firmware counts, if it does.
     ///
     /// # Errors
     ///
-    /// What `each` reports.
+    /// `EINVAL` if there is no such queue; what `each` reports.
     pub(crate) fn count(&self, index: u16, mut each: impl FnMut(&CStr, u64) -> Result) -> Result {
         let mut turn = self.turn();
         let inner: &mut Inner = &mut turn;
         let at = usize::from(index);
+        let queue = inner
+            .objects
+            .as_deref()
+            .and_then(|objects| objects.queues.get(at));
+        let errors = queue.map_or(0, Queue::errors);
         let asked = inner.objects.as_deref().map(|objects| ask(objects, at));
         let slot = inner.counters.get_mut(at).ok_or(EINVAL)?;
         match asked {
@@ -56,6 +65,7 @@ impl Machine {
             Some(Err(failure)) => self.warn(&failure.into()),
             None => (),
         }
+        each(c"errors", errors)?;
         let Some(counters) = slot else {
             return Ok(());
         };
