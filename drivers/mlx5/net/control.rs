@@ -26,6 +26,7 @@ use virtio::{
     lifecycle::Event,
     memory::Fault,
     net::{
+        config::ANNOUNCE,
         control::{
             self,
             Command,
@@ -331,8 +332,13 @@ impl Controller {
             }
             Command::MacAddress(mac) => machine.set_driver_mac(inner, mac),
             Command::VirtqueuePairs(pairs) => machine.set_pairs(inner, pairs),
+            Command::AnnounceAck => {
+                let mut settings = machine.settings().lock();
+                settings.config.set_status(0, ANNOUNCE);
+                Ok(())
+            }
             // Not offered, so never negotiated, so never decoded.
-            Command::AnnounceAck | Command::GuestOffloads(_) => return false,
+            Command::GuestOffloads(_) => return false,
         };
         result.inspect_err(|trouble| machine.warn(trouble)).is_ok()
     }

@@ -48,8 +48,12 @@ use virtio::{
         Refusal, //
     },
     net::{
-        config::ConfigSpace,
+        config::{
+            ConfigSpace,
+            ANNOUNCE, //
+        },
         control::queue_index,
+        features,
         filter::Filter, //
     }, //
 };
@@ -483,6 +487,7 @@ impl Machine {
         } else if stopped.is_err() {
             self.discard(inner, actions.stop);
         }
+        let comes_from_elsewhere = self.comes_from_elsewhere(inner);
         let started = self.start(inner, actions.start, actions.begin);
         started.map_err(|trouble| {
             self.warn(&trouble);
@@ -495,13 +500,34 @@ impl Machine {
         for index in actions.start.union(actions.kick).iter() {
             self.look_at(index);
         }
+        if actions.begin && comes_from_elsewhere {
+            self.announce();
+        }
         if stopped.is_err() && !actions.reset {
             return Err(Event::Fault);
         }
         if actions.reset || !actions.start.is_empty() {
-            self.alarm.ring_for_port();
+            self.alarm.ring_for_untold();
         }
         Ok(())
+    }
+
+    /// Whether a driver that begins goes on from another device: its rings are in use.
+    fn comes_from_elsewhere(&self, inner: &Inner) -> bool {
+        self.data_queues().iter().any(|index| {
+            let setup = inner.setups.get(usize::from(index));
+            setup.and_then(|setup| setup.index).unwrap_or(0) != 0
+        })
+    }
+
+    /// Asks a driver to tell its neighbours where it is now, if it can be asked.
+    fn announce(&self) {
+        let needed = features::GUEST_ANNOUNCE | features::CTRL_VQ | features::STATUS;
+        if !self.ask(|life| life.features().contains(needed)) {
+            return;
+        }
+        self.settings.lock().config.set_status(ANNOUNCE, 0);
+        self.alarm.ring_to_announce();
     }
 
     /// Forgets everything the driver set. What of it is in the firmware is changed when the next

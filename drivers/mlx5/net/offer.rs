@@ -55,15 +55,14 @@ const ALWAYS: Features = features::MAC
     .union(Features::ANY_LAYOUT)
     .union(Features::ACCESS_PLATFORM);
 
-/// What devices offer only if they are asked to: QEMU cannot restore it after a migration.
-const ON_REQUEST: Features = features::CTRL_RX_EXTRA;
+/// What devices offer only if they are asked to.
+///
+/// QEMU announces a guest that moved itself, shows GUEST_ANNOUNCE to it whether the device offers
+/// it or not, and refuses shadow virtqueues and so migration if it does.
+const ON_REQUEST: Features = features::CTRL_RX_EXTRA.union(features::GUEST_ANNOUNCE);
 
 /// What is not offered, and why not, as far as somebody may ask.
-const REASONS: [(Features, &str); 7] = [
-    (
-        features::GUEST_ANNOUNCE,
-        "QEMU announces guests that moved by itself",
-    ),
+const REASONS: [(Features, &str); 6] = [
     (
         Features::NOTIFY_ON_EMPTY,
         "the hardware does not interrupt for a ring that ran empty",

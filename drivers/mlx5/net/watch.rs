@@ -68,6 +68,8 @@ pub(crate) struct Alarm {
     port: Atomic<bool>,
     /// A virtqueue may have failed.
     queues: Atomic<bool>,
+    /// The driver is asked to announce itself, and was not told of that.
+    announce: Atomic<bool>,
 }
 
 impl Alarm {
@@ -81,6 +83,7 @@ impl Alarm {
             handle: SetOnce::new(),
             port: Atomic::new(false),
             queues: Atomic::new(false),
+            announce: Atomic::new(false),
         };
         Ok(Arc::new(this, GFP_KERNEL)?)
     }
@@ -97,11 +100,17 @@ impl Alarm {
         }
     }
 
-    /// Has the thread look if the link changed when that could not be told.
-    pub(crate) fn ring_for_port(&self) {
-        if self.port.load(Relaxed) {
+    /// Has the thread look if something happened when it could not be told.
+    pub(crate) fn ring_for_untold(&self) {
+        if self.port.load(Relaxed) || self.announce.load(Relaxed) {
             self.ring();
         }
+    }
+
+    /// Has the thread tell the driver that it is asked to announce itself.
+    pub(crate) fn ring_to_announce(&self) {
+        self.announce.store(true, Release);
+        self.ring();
     }
 
     /// Has the thread look in a second: when what is not mapped any more has been kept for long
@@ -239,6 +248,16 @@ impl Watch {
         settings.config.set_status(set, clear);
     }
 
+    /// The driver is asked to announce itself: the status says so already. A device that is stopped
+    /// tells when it goes on.
+    fn see_announcement(&self, turn: &mut Turn<'_, Machine>) {
+        if self.0.alarm().announce.xchg(false, Full) {
+            if turn.event(Event::ConfigChange).is_err() {
+                self.0.alarm().announce.store(true, Release);
+            }
+        }
+    }
+
     /// What nobody has mapped any more is not kept for long.
     fn see_memory(&self, turn: &mut Turn<'_, Machine>) {
         let is_idle = self.0.ask(|life| life.status() & status::DRIVER_OK == 0);
@@ -295,6 +314,7 @@ impl Run for Watch {
         self.see_life(&mut turn);
         self.see_errors(&mut turn);
         self.see_port(&mut turn);
+        self.see_announcement(&mut turn);
         self.see_memory(&mut turn);
     }
 }
