@@ -322,12 +322,15 @@ def queue_stats(name, queues):
     ]
 
 
-def main(suite, description, prepare=load_vdpa):
-    """Runs a suite that is given the model, when there is what it needs."""
+def main(suite, description, prepare=load_vdpa, given=contextlib.nullcontext):
+    """Runs a suite, when there is what it needs.  Its tests are given the model,
+    or what the context `given` makes of it.
+    """
     options = ktap.arguments(description).parse_args()
     if not os.path.exists(PORT):
         print("1..0 # SKIP no functions of mlx5-model")
         ktap.exit_with(ktap.EXIT_SKIP)
     prepare()
-    with Model() as model:
-        ktap.exit_with(suite.run(model, only=options.only))
+    with Model() as model, given(model) as value:
+        status = suite.run(value, only=options.only)
+    ktap.exit_with(status)

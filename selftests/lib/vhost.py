@@ -74,9 +74,11 @@ class Vhost:
     def __exit__(self, *_):
         os.close(self.file)
 
-    def _ioctl(self, direction, number, argument):
+    def _ioctl(self, direction, number, argument, size=None):
+        # Where an array is behind what the number of the ioctl has the size of.
+        size = len(argument) if size is None else size
         buffer = bytearray(argument)
-        fcntl.ioctl(self.file, _ioc(direction, number, len(argument)), buffer)
+        fcntl.ioctl(self.file, _ioc(direction, number, size), buffer)
         return bytes(buffer)
 
     def status(self):
@@ -94,6 +96,24 @@ class Vhost:
     def suspend(self):
         """Stops the device."""
         self._ioctl(0, 0x7d, b"")
+
+    def resume(self):
+        """Has it go on."""
+        self._ioctl(0, 0x7e, b"")
+
+    def config(self, offset, length):
+        """Some of the configuration space."""
+        head = struct.pack("=II", offset, length)
+        return self._ioctl(READ, 0x73, head + bytes(length), len(head))[len(head):]
+
+    def set_config(self, offset, data):
+        """Writes to the configuration space."""
+        head = struct.pack("=II", offset, len(data))
+        self._ioctl(WRITE, 0x74, head + data, len(head))
+
+    def set_config_call(self, eventfd):
+        """Gives it an eventfd that says that the configuration changed."""
+        self._ioctl(WRITE, 0x77, struct.pack("=i", eventfd))
 
     def base(self, queue):
         """Where a virtqueue stands."""
@@ -129,11 +149,13 @@ class Vhost:
         yield
         self._message(BATCH_END, asid)
 
-    def set_ring(self, queue, iova):
-        """Says where a virtqueue's ring is: three pages and a bit."""
+    def set_ring(self, queue, iova, base=0):
+        """Says where a virtqueue's ring is: three pages and a bit. It goes on
+        at `base`.
+        """
         state = struct.pack("=II", queue, QUEUE_SIZE)
         self._ioctl(WRITE, 0x10, state)
-        self._ioctl(WRITE, 0x12, struct.pack("=II", queue, 0))
+        self._ioctl(WRITE, 0x12, struct.pack("=II", queue, base))
         # Descriptors, used, available.
         addresses = iova, iova + 2 * PAGE, iova + PAGE, 0
         self._ioctl(WRITE, 0x11, struct.pack("=IIQQQQ", queue, 0, *addresses))
@@ -141,6 +163,14 @@ class Vhost:
     def set_kick(self, queue, eventfd):
         """Gives it an eventfd for kicks."""
         self._ioctl(WRITE, 0x20, struct.pack("=Ii", queue, eventfd))
+
+    def set_call(self, queue, eventfd):
+        """Gives it an eventfd that says that buffers were used."""
+        self._ioctl(WRITE, 0x21, struct.pack("=Ii", queue, eventfd))
+
+    def set_big_endian(self, queue, on=True):
+        """Says what byte order a virtqueue has."""
+        self._ioctl(WRITE, 0x13, struct.pack("=II", queue, on))
 
     def enable(self, queue, on=True):
         """Enables a virtqueue."""
