@@ -59,7 +59,10 @@ def add_and_delete(model):
                     added = model.commands(function)
                 deleted = model.commands(function)
                 left.append(model.objects(function))
-                ktap.say(f"{profile}, {name}: {(added - before).total()} commands to add a"
+                count = (added - before).total()
+                # Where virtqueues interrupt by themselves, half as many at most.
+                assert 2 * count <= C_ADD or profile != "cx7", f"{profile}: {count}"
+                ktap.say(f"{profile}, {name}: {count} commands to add a"
                          f" device (C: {C_ADD}), {(deleted - added).total()} to delete it"
                          f" (C: {C_DELETE})")
             assert left[0] == left[1], left
@@ -141,28 +144,27 @@ def receive_modes(model):
         there.space.run("ip", "neigh", "replace", "10.79.0.9", "lladdr", stranger,
                         "dev", there.netdev)
 
-        def received(to):
-            """How many of 20 frames sent there come as far as the driver."""
-            counter = f"/sys/class/net/{here.netdev}/statistics/rx_packets"
-            before = int(here.run("cat", counter))
-            there.space.run("ping", "-q", "-c", 20, "-i", "0.02", "-W", 1, to, check=False)
-            return int(here.run("cat", counter)) - before
+        def hears(to):
+            """Whether frames that are sent there come as far as the driver."""
+            count = pairs.received(here, there, to)
+            assert count >= pairs.FRAMES or count < pairs.OTHERS, count
+            return count >= pairs.FRAMES
 
-        assert received("10.79.0.9") < 10
+        assert not hears("10.79.0.9")
         here.run("ip", "link", "set", here.netdev, "promisc", "on")
-        assert received("10.79.0.9") >= 20
+        assert hears("10.79.0.9")
         here.run("ip", "link", "set", here.netdev, "promisc", "off")
-        assert received("10.79.0.9") < 10
+        assert not hears("10.79.0.9")
 
         group = "239.1.2.3"
         there.run("ip", "route", "add", group, "dev", there.netdev)
-        assert received(group) < 10
+        assert not hears(group)
         here.run("ip", "link", "set", here.netdev, "allmulticast", "on")
-        assert received(group) >= 20
+        assert hears(group)
         here.run("ip", "link", "set", here.netdev, "allmulticast", "off")
-        assert received(group) < 10
+        assert not hears(group)
         here.run("ip", "maddress", "add", "01:00:5e:01:02:03", "dev", here.netdev)
-        assert received(group) >= 20
+        assert hears(group)
 
 
 @suite.test(timeout=200)
@@ -171,9 +173,19 @@ def multiqueue(model):
     with pair(model, max_vqp=2) as (here, there):
         for port in (here, there):
             port.run("ethtool", "-L", port.netdev, "combined", 2)
-        iperf.tcp(*here.towards(there), "-P", "4")
-        counts = [stats["completed_desc"] for stats in mlx5.queue_stats(there.device.name, 4)]
-        ktap.say(f"descriptors completed by queue: {counts}")
+
+        def is_spread():
+            """Whether each queue receives something of eight flows."""
+            before = mlx5.queue_stats(there.device.name, 4)
+            iperf.tcp(*here.towards(there), "-P", "8")
+            after = mlx5.queue_stats(there.device.name, 4)
+            counts = [new["completed_desc"] - old["completed_desc"]
+                      for old, new in zip(before, after)]
+            ktap.say(f"descriptors completed by queue: {counts}")
+            return all(count > 100 for count in counts[::2])
+
+        # Their ports are anything: now and then all of them go one way.
+        assert any(is_spread() for _ in range(3))
         for number in (1, 2, 1, 2):
             here.run("ethtool", "-L", here.netdev, "combined", number)
             here.ping(there.address)
