@@ -88,6 +88,10 @@ use table::{
 };
 use view::Everything;
 
+/// The most memory that is held, or let go of, as one: a power of two, of which extents that
+/// [`Snapshot`]s have cross no multiple.
+pub const WINDOW: u64 = 1 << 30;
+
 /// How long an unmap waits for the views that were taken before it, in milliseconds. A view is
 /// held for a batch of work, which takes far less.
 const DRAIN_MS: u32 = 10_000;
@@ -255,6 +259,8 @@ impl Spaces {
     /// until nobody uses what is not in it any more.
     ///
     /// What was there before keeps its pages, so that the time it takes depends on what is new.
+    /// Extents are cut at multiples of [`WINDOW`]: who holds some of what was mapped, and lets go of the
+    /// rest, keeps no more of it than that.
     ///
     /// # Errors
     ///
@@ -272,8 +278,13 @@ impl Spaces {
     ) -> Result<Snapshot> {
         let mut replacement = self.space(asid)?.replacement();
         for extent in extents {
-            // SAFETY: By the function requirements.
-            unsafe { replacement.push(&extent) }?;
+            let mut rest = Some(extent);
+            while let Some(extent) = rest {
+                let (first, behind) = extent.cut(WINDOW);
+                // SAFETY: By the function requirements, as it is some of an extent.
+                unsafe { replacement.push(&first) }?;
+                rest = behind;
+            }
         }
         replacement.finish()
     }

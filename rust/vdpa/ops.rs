@@ -64,6 +64,26 @@ pub struct Extent {
     pub writable: bool,
 }
 
+impl Extent {
+    /// Cuts it at the first multiple of `window`, a power of two, behind its beginning: what lies
+    /// before, and what lies behind if anything does. One that wraps around stays whole.
+    pub(crate) fn cut(self, window: u64) -> (Self, Option<Self>) {
+        let size = window - (self.iova & (window - 1));
+        match (self.iova.checked_add(size), self.pa.checked_add(size)) {
+            (Some(iova), Some(pa)) if size < self.size => {
+                let behind = Self {
+                    iova,
+                    pa,
+                    size: self.size - size,
+                    ..self
+                };
+                (Self { size, ..self }, Some(behind))
+            }
+            _ => (self, None),
+        }
+    }
+}
+
 /// The operations of a vDPA device.
 ///
 /// The type that implements this trait is the device's data; [`Device`] dereferences to it. All

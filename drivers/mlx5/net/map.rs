@@ -40,7 +40,10 @@ use kernel::{
 };
 use vdpa::{
     device::User,
-    memory::Snapshot,
+    memory::{
+        Snapshot,
+        WINDOW, //
+    },
     ops::Extent, //
 };
 
@@ -122,7 +125,7 @@ impl Map {
         while self.wanted.len() <= index {
             self.wanted.push(Snapshot::EMPTY, GFP_KERNEL)?;
         }
-        let count = snapshot.extents().len();
+        let count = ranges(&snapshot);
         if count >= MANY && !self.is_hinted {
             self.is_hinted = true;
             pr_warn!(
@@ -233,6 +236,19 @@ impl fmt::Display for MapError {
             Self::Memory => f.write_str("no memory for keys"),
         }
     }
+}
+
+/// How many ranges are mapped, as far as that can be told: one that is larger than [`WINDOW`] comes in
+/// several extents.
+fn ranges(snapshot: &Snapshot) -> usize {
+    let mut next = None;
+    let mut count = 0;
+    for Extent { iova, size, pa, .. } in snapshot.extents() {
+        let is_cut = iova % WINDOW == 0 && next == Some((iova, pa));
+        count += usize::from(!is_cut);
+        next = iova.checked_add(size).zip(pa.checked_add(size));
+    }
+    count
 }
 
 /// What the device may do to the memory of an extent.
