@@ -111,6 +111,12 @@ impl Era {
         self.firmware.is_dead()
     }
 
+    /// Returns whether there may be something in the firmware that nobody can end any more, with
+    /// the memory that it was given.
+    pub(crate) fn is_unclean(&self) -> bool {
+        self.firmware.is_unclean()
+    }
+
     /// Tells `listener` what the firmware reports about `subject`, until the value that is returned
     /// is dropped. An object's number may be another's when it is gone: drop the value before.
     ///

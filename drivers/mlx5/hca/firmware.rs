@@ -195,6 +195,11 @@ impl Firmware {
         self.unclean.store(true, Relaxed);
     }
 
+    /// Returns whether there may be something in the firmware that nobody can end any more.
+    pub(crate) fn is_unclean(&self) -> bool {
+        self.unclean.load(Relaxed)
+    }
+
     /// Something in the firmware could not be ended.
     pub(crate) fn failed(&self, failure: &Failure) {
         self.distrust();

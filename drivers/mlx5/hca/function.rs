@@ -14,6 +14,8 @@
 //!
 //! One thread looks at the firmware every second, and takes it down and brings it up again.
 
+use core::fmt;
+
 use hardware::Device;
 use kernel::{
     device::Core,
@@ -203,10 +205,25 @@ impl Function {
             // It is being done already, or was.
             return;
         }
+        self.start_anew(why);
+    }
+
+    /// As [`Self::recover`], if there is something in the firmware that nobody can end any more, and
+    /// that keeps memory. For who has nothing there that he would miss.
+    pub(crate) fn tidy(&self) {
+        let is_left = |era: Arc<Era>| era.is_unclean() && !era.is_over();
+        if self.era().is_some_and(is_left) {
+            self.start_anew("something is left in it");
+        }
+    }
+
+    fn start_anew(&self, why: impl fmt::Display) {
         let device: &Device = &self.life.device;
         self.life.quiesce();
-        dev_err!(device, "the firmware is started anew: {}\n", Show(why));
-        self.life.wanted_anew.store(true, Relaxed);
+        // Once is enough.
+        if !self.life.wanted_anew.xchg(true, Relaxed) {
+            dev_err!(device, "the firmware is started anew: {}\n", Show(why));
+        }
         if let Some(handle) = self.life.handle.as_ref() {
             handle.queue();
         }

@@ -454,6 +454,8 @@ impl Machine {
         if let Some(Err(failure)) = objects.map(Objects::end) {
             self.function.recover(&failure);
         }
+        // What could not be ended while the device was there.
+        self.function.tidy();
     }
 
     /// Says what went wrong.

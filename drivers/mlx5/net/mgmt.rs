@@ -150,7 +150,8 @@ impl Management for Manager {
         };
         let offer = Offer::new(&caps, &wanted).map_err(|why| self.refuse(why))?;
         let setup = Setup::hardware_with_spaces(offer.queues(), GROUPS, ADDRESS_SPACES)?;
-        let device = NetDevice::new(name, &self.function, place, &offer, &setup)?;
+        let device = NetDevice::new(name, &self.function, place, &offer, &setup)
+            .inspect_err(|_| self.function.tidy())?;
         Ok((setup, device))
     }
 

@@ -161,8 +161,11 @@ impl Watch {
         };
         // This says nothing to the firmware any more.
         drop(objects);
-        // A fault is never refused.
-        let _ = turn.event(Event::Fault);
+        // Who has not begun loses nothing.
+        if self.0.ask(|life| life.status() & status::DRIVER_OK != 0) {
+            // A fault is never refused.
+            let _ = turn.event(Event::Fault);
+        }
     }
 
     /// Firmware that lives again has nothing of the device.
@@ -258,12 +261,15 @@ impl Watch {
         }
     }
 
-    /// What nobody has mapped any more is not kept for long.
+    /// What nobody has mapped any more is not kept for long, nor what could not be taken away.
     fn see_memory(&self, turn: &mut Turn<'_, Machine>) {
-        let is_idle = self.0.ask(|life| life.status() & status::DRIVER_OK == 0);
+        let status = self.0.ask(|life| life.status());
         let inner = &mut **turn;
-        if let (true, Some(objects)) = (is_idle, inner.objects.as_deref_mut()) {
+        if let (0, Some(objects)) = (status & status::DRIVER_OK, inner.objects.as_deref_mut()) {
             objects.keys.trim(&inner.map);
+        }
+        if status == 0 {
+            self.0.function().tidy();
         }
     }
 }
