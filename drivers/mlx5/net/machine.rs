@@ -60,7 +60,10 @@ use virtio::{
 
 use super::{
     control::Ring,
-    map::Map,
+    map::{
+        Installed,
+        Map, //
+    },
     objects::{
         Objects,
         SIZE, //
@@ -541,8 +544,13 @@ impl Machine {
             *setup = Setup::RESET;
         }
         if let Some(objects) = &mut inner.objects {
+            let mut has_failed = false;
             for queue in objects.queues.iter_mut() {
-                queue.forget_index();
+                has_failed |= queue.forget_driver();
+            }
+            if has_failed {
+                // It may have been for its keys: none uses them now, and the next driver gets others.
+                drop(core::mem::replace(&mut objects.keys, Installed::none()));
             }
         }
         for group in [GROUP_DATA, GROUP_CONTROL, GROUP_RINGS] {

@@ -87,6 +87,8 @@ pub(crate) struct Queue {
     set: Fields,
     /// How often it failed by itself.
     errors: u64,
+    /// It failed by itself, and nobody has drawn conclusions yet.
+    has_failed: bool,
 }
 
 impl Queue {
@@ -107,6 +109,7 @@ impl Queue {
             stage: Stage::Lost,
             set: Fields::default(),
             errors: 0,
+            has_failed: false,
         }
     }
 
@@ -148,6 +151,15 @@ impl Queue {
     /// It failed by itself, or nobody knows what it is in.
     pub(crate) fn lose(&mut self) {
         self.stage = Stage::Lost;
+    }
+
+    /// Its driver is gone. Returns whether it failed by itself under that.
+    pub(crate) fn forget_driver(&mut self) -> bool {
+        self.forget_index();
+        // Its key may be gone when the next driver begins, and another one have the number.
+        self.set.mkey = 0;
+        self.set.desc_mkey = 0;
+        core::mem::take(&mut self.has_failed)
     }
 
     /// Nobody may rely on where it stands: the next driver says.
@@ -293,7 +305,9 @@ impl Queue {
     /// The [`Failure`] of the command.
     pub(crate) fn changed(&mut self, change: Change, replies: &mut Replies) -> Result<(), Failure> {
         if let Err(failure) = replies.take(change.ticket) {
-            if failure.is_in_doubt() {
+            // Firmware that speaks of its state knows something that is not known here: it failed,
+            // or a command of before was executed that nobody heard of.
+            if failure.is_in_doubt() || failure.is_for_state() {
                 self.lose();
             }
             return Err(failure);
@@ -340,6 +354,7 @@ impl Queue {
                 self.errors += 1;
             }
             self.lose();
+            self.has_failed = true;
             return Ok(Found::Error(object.virtio_q_context().error_type()));
         }
         let index = object.hw_used_index();

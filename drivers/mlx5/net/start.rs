@@ -199,7 +199,11 @@ impl Machine {
         };
         let mut anew = QueueSet::EMPTY;
         for index in queues.iter() {
-            anew.set(index, ways(objects, index) == Some(Way::Anew));
+            let is_anew = ways(objects, index) == Some(Way::Anew);
+            if is_anew && fields(index).index.is_none() {
+                return Err(Trouble::Doubt(index));
+            }
+            anew.set(index, is_anew);
         }
         let pairs = self.settings().lock().pairs;
         objects.renew(anew, pairs, fields)?;

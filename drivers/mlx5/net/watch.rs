@@ -207,10 +207,10 @@ impl Watch {
         if !self.0.alarm().queues.xchg(false, Full) {
             return;
         }
-        let moving = self.0.moving(turn);
+        let all = self.0.data_queues();
         let found = match turn.objects.as_deref_mut() {
-            Some(objects) if !moving.is_empty() => errors(objects, moving),
-            _ => return,
+            Some(objects) => errors(objects, all),
+            None => return,
         };
         let trouble = match found {
             Ok(None) => return,
@@ -218,8 +218,11 @@ impl Watch {
             Err(failure) => failure.into(),
         };
         self.0.warn(&trouble);
-        // A fault is never refused.
-        let _ = turn.event(Event::Fault);
+        // One that no driver has begun with is made anew for the next.
+        if self.0.ask(|life| life.status() & status::DRIVER_OK != 0) {
+            // A fault is never refused.
+            let _ = turn.event(Event::Fault);
+        }
     }
 
     /// The link went up or down. A device that is stopped tells when it goes on.
@@ -288,7 +291,8 @@ fn errors(objects: &mut Objects, queues: QueueSet) -> Result<Option<(u16, u8)>, 
     let mut batch = objects.era.batch();
     let mut tickets = KVec::new();
     for index in queues.iter() {
-        if let Some(queue) = objects.queues.get(usize::from(index)) {
+        let queue = objects.queues.get(usize::from(index));
+        if let Some(queue) = queue.filter(|queue| queue.id().is_some()) {
             tickets
                 .push((index, queue.ask(&mut batch)?), GFP_KERNEL)
                 .map_err(|error| Failure::not_sent::<QueryVirtioNetQ>(error.into()))?;

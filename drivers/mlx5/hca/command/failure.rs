@@ -68,6 +68,12 @@ impl Failure {
         )
     }
 
+    /// Returns whether it was refused for the state that something is in.
+    pub(crate) fn is_for_state(&self) -> bool {
+        let status = Ok(Status::BAD_RES_STATE_ERR);
+        matches!(self.reason, Reason::Refused { status: found, .. } if found == status)
+    }
+
     /// Returns whether it was not done as the firmware is dead.
     pub(crate) fn is_for_death(&self) -> bool {
         matches!(self.reason, Reason::Dead)
