@@ -89,7 +89,11 @@ impl Machine {
             .and_then(|()| self.steer(inner, &filter, mac, pairs));
         if let Err(trouble) = result {
             self.settings().lock().pairs = old;
-            if self.stop(inner, added, true).is_err() {
+            let stopped = self.stop(inner, added, true);
+            if stopped.is_err() || trouble.is_in_doubt() {
+                // Frames may be led to queues that do not run: the watch has the device need a
+                // reset.
+                self.lose(inner, added);
                 self.alarm().ring();
             }
             return Err(trouble);
@@ -98,11 +102,23 @@ impl Machine {
             self.look_at(index);
         }
         let removed: QueueSet = running.intersection(before.without(after));
-        self.stop(inner, removed, true).map_err(|unstopped| {
-            // The watch has the device need a reset if it is not known what became of them.
+        let Err(unstopped) = self.stop(inner, removed, true) else {
+            return Ok(());
+        };
+        // The driver is told that it has as many as before, so it has to have them.
+        self.settings().lock().pairs = old;
+        let back = self
+            .start(inner, removed, false)
+            .and_then(|()| self.steer(inner, &filter, mac, old));
+        for index in removed.iter() {
+            self.look_at(index);
+        }
+        if !unstopped.can_go_on || back.is_err() {
+            // As above.
+            self.lose(inner, removed);
             self.alarm().ring();
-            unstopped.trouble
-        })
+        }
+        Err(unstopped.trouble)
     }
 
     fn steer(

@@ -95,6 +95,17 @@ impl Machine {
         })
     }
 
+    /// Nobody knows how `queues` stand to what the driver was told.
+    pub(super) fn lose(&self, inner: &mut Inner, queues: QueueSet) {
+        if let Some(objects) = &mut inner.objects {
+            for index in queues.iter() {
+                if let Some(queue) = objects.queues.get_mut(usize::from(index)) {
+                    queue.lose();
+                }
+            }
+        }
+    }
+
     /// The queues that move frames and run.
     pub(super) fn moving(&self, inner: &Inner) -> QueueSet {
         in_stage(inner, self.data_queues(), Stage::Ready)

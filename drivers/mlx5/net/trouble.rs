@@ -35,6 +35,13 @@ pub(crate) enum Trouble {
     Ring(Broken),
 }
 
+impl Trouble {
+    /// Returns whether the firmware may have done all the same what it was asked for.
+    pub(crate) fn is_in_doubt(&self) -> bool {
+        matches!(self, Self::Firmware(failure) if failure.is_in_doubt())
+    }
+}
+
 impl From<Failure> for Trouble {
     fn from(failure: Failure) -> Self {
         Self::Firmware(failure)
