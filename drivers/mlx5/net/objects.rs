@@ -55,15 +55,18 @@ use super::{
         QueueSpec, //
     }, //
 };
-use crate::hca::{
-    Channel,
-    Era,
-    Failure,
-    Listening,
-    Object,
-    Subject,
-    Taken,
-    Told, //
+use crate::{
+    hca::{
+        Channel,
+        Era,
+        Failure,
+        Listening,
+        Object,
+        Subject,
+        Taken,
+        Told, //
+    },
+    show::Show, //
 };
 
 /// The size of virtqueues as they are made, which VMMs use, and legacy drivers cannot change.
@@ -114,6 +117,10 @@ impl Objects {
         let queues = 2 * offer.pairs;
         let no_memory = |error| Failure::not_sent::<CreateVirtioNetQ>(error);
 
+        // First: what changes behind the question is told.
+        let port_alarm = Arc::new(PortAlarm(alarm.clone()), GFP_KERNEL)
+            .map_err(|error| no_memory(error.into()))?;
+        let listening = era.listen(Subject::Port, port_alarm).map_err(no_memory)?;
         // Too large for the stack, both of them.
         let mut steering = KBox::new(Steering::new(offer.pairs), GFP_KERNEL)
             .map_err(|error| no_memory(error.into()))?;
@@ -163,8 +170,6 @@ impl Objects {
         let tis = second.object(tis)?;
         steering.staged(&mut second)?;
 
-        let port_alarm = Arc::new(PortAlarm(alarm.clone()), GFP_KERNEL)
-            .map_err(|error| no_memory(error.into()))?;
         let this = Self {
             steering,
             station: Station::new(port.mac),
@@ -172,7 +177,7 @@ impl Objects {
             mtu: mtu_before,
             queues: KVec::with_capacity(queues.into(), GFP_KERNEL)
                 .map_err(|error| no_memory(error.into()))?,
-            _port: era.listen(Subject::Port, port_alarm).map_err(no_memory)?,
+            _port: listening,
             alarm: alarm.clone(),
             keys: Installed::none(),
             umem,
@@ -236,7 +241,11 @@ impl Objects {
         for (queue, (ticket, with)) in self.queues.iter_mut().zip(tickets) {
             let object = replies.object(ticket);
             match object {
-                Err(failure) if with != fields && !failure.is_in_doubt() => {
+                Err(failure)
+                    if with != fields && !failure.is_in_doubt() && !failure.is_for_want() =>
+                {
+                    let device: &hardware::Device = self.era.device();
+                    dev_info!(device, "no legacy virtqueue: {}\n", Show(failure));
                     legacy = false;
                     let mut batch = self.era.batch();
                     let ticket = queue.create(&self.era, &fields, SIZE, &mut batch)?;

@@ -74,6 +74,17 @@ impl Failure {
         matches!(self.reason, Reason::Refused { status: found, .. } if found == status)
     }
 
+    /// Returns whether it was refused for want of something, whatever was asked for.
+    pub(crate) fn is_for_want(&self) -> bool {
+        let Reason::Refused { status, .. } = self.reason else {
+            return false;
+        };
+        matches!(
+            status,
+            Ok(Status::LIM_ERR | Status::NO_RES_ERR | Status::RES_BUSY | Status::NOT_READY)
+        )
+    }
+
     /// Returns whether it was not done as the firmware is dead.
     pub(crate) fn is_for_death(&self) -> bool {
         matches!(self.reason, Reason::Dead)
