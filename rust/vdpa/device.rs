@@ -267,14 +267,21 @@ impl<T: Operations> Device<T> {
             .map_or(0, |answers| answers.vq_align)
     }
 
-    /// The doorbell of a virtqueue, of a registered device: the same whenever it is asked for.
+    /// The doorbell of a virtqueue, of a registered device: always at the same address. Its size is
+    /// 0 as long as it is not heard.
     pub(crate) fn notification(&self, index: u16) -> vdpa_notification_area {
         let answers = self.parts().answers.as_ref();
         answers
             .and_then(|answers| answers.notifications.get(usize::from(index)))
             .map_or_else(Default::default, |area| vdpa_notification_area {
                 addr: area.addr,
-                size: area.size,
+                // vhost-vdpa lets nobody map what is not as large as a page. For who did before,
+                // it maps the address, whatever the size, so that one has to be good.
+                size: if T::hears_doorbell(self, index) {
+                    area.size
+                } else {
+                    0
+                },
             })
     }
 

@@ -199,6 +199,15 @@ pub trait Operations: Send + Sync + Sized + 'static {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
+    /// Whether stores to the page of a virtqueue's doorbell are heard, as the device is driven now.
+    ///
+    /// If not, the page cannot be mapped, and kicks come by [`Self::kick_vq`]. This is for
+    /// virtqueues that only some drivers have served by the hardware. One that a user mapped before
+    /// stays mapped.
+    fn hears_doorbell(_dev: &Device<Self>, _index: u16) -> bool {
+        true
+    }
+
     /// The number of the interrupt that means used buffers of this virtqueue and nothing else, if
     /// it has one. It does not change while the driver is ready.
     ///

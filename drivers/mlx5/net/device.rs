@@ -361,11 +361,12 @@ impl Operations for NetDevice {
     }
 
     fn get_vq_notification(dev: &Device<Self>, index: u16) -> NotificationArea<'_> {
-        // The third queue is the control queue of drivers that know of one pair.
-        if dev.machine.is_control(index) || index == 2 {
-            return NotificationArea::default();
-        }
         dev.machine.doorbell_page(index).unwrap_or_default()
+    }
+
+    fn hears_doorbell(dev: &Device<Self>, index: u16) -> bool {
+        // Which one the driver serves itself depends on how many pairs the guest's knows of.
+        !dev.machine.is_control(index)
     }
 
     fn get_vq_align(_dev: &Device<Self>) -> u32 {
