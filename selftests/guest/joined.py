@@ -22,10 +22,10 @@ VERSION_1 = 32
 
 
 @contextlib.contextmanager
-def joined(model, bound, host, *guests):
+def joined(model, bound, host, *guests, **attributes):
     """The host's port on the function `host`, and a device for a guest on
-    each of the others; all on one switch.  `bound` gives a function to the
-    driver.  Nothing may go wrong in it.
+    each of the others, with these attributes; all on one switch.  `bound` gives
+    a function to the driver.  Nothing may go wrong in it.
     """
     functions = mlx5.functions()
     with model.clean(), contextlib.ExitStack() as stack:
@@ -34,7 +34,7 @@ def joined(model, bound, host, *guests):
         port = stack.enter_context(traffic.HostPort(functions[host].mgmtdev))
         devices = [
             stack.enter_context(vdpa.Device(functions[name].mgmtdev, f"guest-{name}",
-                                            driver="vhost_vdpa", mac=MAC))
+                                            driver="vhost_vdpa", mac=MAC, **attributes))
             for name in guests
         ]
         try:
@@ -84,6 +84,25 @@ def stop_and_continue(name, device, port, card):
         line, (sent, received, _) = traffic.through_stops(guest, port)
         ktap.say(f"{name}: {line}; {received} of {sent} pings answered")
         report(traffic.both_ways(guest, port))
+
+
+def live_migration(here, there, port, card):
+    """A guest moves from one device to another, with traffic."""
+    card = f"{card},{qemu.SHADOWED}"
+    with qemu.Guest(here, card=card) as source:
+        source.wait_boot()
+        assert (VERSION_1 in source.features()) == (LEGACY not in card)
+        traffic.prepare(source)
+        with qemu.Guest(there, card=card, incoming=True) as target:
+            with traffic.Stream(source, port) as stream:
+                result = qemu.migrate(source, target)
+                # The guest lives on, and so does its connection.
+                assert target.get("echo alive") == "alive"
+                line, (sent, received, outages) = stream.finish(target)
+            ktap.say(f"{card}: downtime {result.get('downtime')} ms; {line};"
+                     f" {received} of {sent} pings answered, lost in {outages} places")
+            source.__exit__()
+            report(traffic.both_ways(target, port))
 
 
 def ask_any(model, bound, names, titles, expected=()):

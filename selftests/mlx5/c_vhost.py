@@ -14,8 +14,6 @@ sys.path[:0] = [os.path.join(HERE, "..", "lib"), os.path.join(HERE, "..", "guest
 import joined
 import ktap
 import mlx5
-import qemu
-import traffic
 
 suite = ktap.Suite("mlx5_c_vhost")
 
@@ -54,21 +52,9 @@ def live_migration(model):
     """Live migration between two functions, with traffic."""
     # Without MRG_RXBUF, which this driver does not offer by default, buffers
     # for segments are chains too.
-    card = f"{joined.MODERN},{qemu.SHADOWED},guest_tso4=off,guest_tso6=off,guest_ecn=off"
+    card = f"{joined.MODERN},guest_tso4=off,guest_tso6=off,guest_ecn=off"
     with join(model, "old0", "new0", "new1") as (port, here, there):
-        with qemu.Guest(here, card=card) as source:
-            source.wait_boot()
-            traffic.prepare(source)
-            with qemu.Guest(there, card=card, incoming=True) as target:
-                with traffic.Stream(source, port) as stream:
-                    result = qemu.migrate(source, target)
-                    # The guest lives on, and so does its connection.
-                    assert target.get("echo alive") == "alive"
-                    line, (sent, received, _) = stream.finish(target)
-                ktap.say(f"downtime {result.get('downtime')} ms; {line};"
-                         f" {received} of {sent} pings answered")
-                source.__exit__()
-                joined.report(traffic.both_ways(target, port))
+        joined.live_migration(here, there, port, card)
 
 
 # What the tests of vhost-vdpa ask of any device that can be suspended, and of

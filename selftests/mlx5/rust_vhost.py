@@ -4,6 +4,7 @@
 guests of either kind in QEMU, and traffic with a function that the host has.
 """
 
+import collections
 import os
 import sys
 
@@ -12,8 +13,12 @@ sys.path[:0] = [os.path.join(HERE, "..", "lib"), os.path.join(HERE, "..", "guest
 
 # pylint: disable=wrong-import-position
 import joined
+import kicks
 import ktap
+import mlx5
+import qemu
 import rust_mlx5
+import traffic
 
 suite = ktap.Suite("mlx5_rust_vhost")
 
@@ -23,18 +28,61 @@ def bound(model):
     return lambda function: rust_mlx5.bound(model, function)
 
 
-def join(model, host, *guests):
+def heard_kicks(model, function):
+    """How often the NIC heard the doorbell of each queue so far."""
+    queues = model.ask("stats", function.name)["queues"]
+    return collections.Counter({int(queue): count["kicks"] for queue, count in queues.items()})
+
+
+def join(model, host, *guests, **attributes):
     """As joined.joined, on functions that our driver has."""
-    return joined.joined(model, bound(model), host, *guests)
+    return joined.joined(model, bound(model), host, *guests, **attributes)
 
 
-@suite.test(timeout=400)
+@suite.test(timeout=500)
 def kinds(model):
-    """A modern guest and legacy ones in turn, on one device."""
+    """Modern guests and legacy ones in turn, on one device."""
     with join(model, "new1", "new0") as (port, device):
-        for card in (joined.MODERN, joined.LEGACY, joined.MODERN, joined.LEGACY):
+        def fast(guest):
+            with kicks.Kicks() as probe:
+                joined.streams(model, guest, port)
+                called = probe.of(device)
+            # Those that are looked for in vain where doorbells are mapped.
+            ktap.say(f"calls of kick_vq: {dict(called)}")
+            assert called[0] and called[1], "kicks are not counted"
+
+        for card, more in ((joined.MODERN, fast), (joined.LEGACY, fast),
+                           (joined.MODERN, None), (joined.LEGACY, None)):
             ktap.say(card)
-            joined.serve(device, port, card)
+            joined.serve(device, port, card, more)
+
+
+@suite.test(timeout=300)
+def doorbells(model):
+    """A modern guest rings the doorbells of two queue pairs by itself."""
+    function = mlx5.functions()["new0"]
+    card = f"{joined.MODERN},page-per-vq=on,mq=on,vectors=6"
+    with join(model, "new1", "new0", max_vqp=2) as (port, device):
+        with qemu.Guest(device, card=card, backend="queues=2", cpus=2) as guest:
+            guest.wait_boot()
+            # Behind those that vhost-vdpa itself begins with.
+            before = heard_kicks(model, function)
+            with kicks.Kicks() as probe:
+                traffic.prepare(guest)
+                joined.report(traffic.both_ways(guest, port))
+                # The driver gives each processor a transmit queue of its own.
+                for processor in (1, 2):
+                    ktap.say(guest.get(
+                        f"taskset {processor} guest-tool send {traffic.HOST}:{traffic.PORT}"
+                        " --up 1000000 --down 1000000", timeout=120))
+                called = probe.of(device)
+            heard = heard_kicks(model, function) - before
+            ktap.say(f"kicks heard by the NIC: {dict(heard)}; calls of kick_vq: {dict(called)}")
+            for queue in range(4):
+                assert heard[queue], f"queue {queue} was not kicked"
+                assert not called[queue], f"the doorbell of queue {queue} is not mapped"
+            # The control queue has no doorbell.
+            assert called[4], "kicks are not counted"
 
 
 @suite.test(timeout=400)
@@ -43,6 +91,15 @@ def stop_and_continue(model):
     with join(model, "new1", "new0") as (port, device):
         for card in (joined.MODERN, joined.LEGACY):
             joined.stop_and_continue(card, device, port, card)
+
+
+@suite.test(timeout=500)
+def live_migration(model):
+    """Live migration of a modern guest and of a legacy one, with traffic."""
+    with join(model, "new2", "new0", "new1") as (port, here, there):
+        joined.live_migration(here, there, port, joined.MODERN)
+        # And back.
+        joined.live_migration(there, here, port, joined.LEGACY)
 
 
 # What vhost-vdpa-test asks of any device, as far as a function has what it takes.
