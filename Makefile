@@ -9,6 +9,8 @@ export KERNEL ?=
 export RUST_VDPA_CACHE ?=
 # Mirror of the Debian archive (default: the one this machine uses).
 export MIRROR ?=
+# "software": run shows the device in software (for run).
+export DEVICE ?=
 # Suites of selftests to run instead of all (for test).
 export TESTS ?=
 
@@ -74,7 +76,9 @@ help:
 	@echo 'Needs root on a Debian machine; installs what it needs and says so.'
 	@echo
 	@echo '  make            build the modules (build/modules/*.ko)'
-	@echo '  make run        a legacy and a modern guest on a Rust vDPA device'
+	@echo '  make run        a legacy and a modern guest on vDPA devices of a NIC (a model'
+	@echo '                  of one) that a Rust driver has; DEVICE=software: in turn on a'
+	@echo '                  device without hardware'
 	@echo '  make test       all tests, on the host and in virtual machines'
 	@echo '  make bench      benchmarks (build/bench/*.jsonl)'
 	@echo '  make fuzz       libFuzzer on the model of the NIC, FUZZ_TIME=600 seconds each'

@@ -17,12 +17,33 @@ PORT = 5001
 INTERVAL = 0.1
 
 
+class Neighbour:
+    """Another guest, with a server, as the port that a guest at the address
+    `other` has its traffic with.
+    """
+
+    def __init__(self, guest, address, other):
+        self.guest = guest
+        self.address = address
+        self.other = other
+
+    def ping(self, count, size=56):
+        """Pings the guest as fast as it answers: (sent, received)."""
+        return guest_ping(self.guest, count, size, self.other)
+
+    def send(self, up, down):
+        """TCP both ways at once, from this one; a line about it."""
+        return guest_send(self.guest, up, down, self.other)
+
+
 class HostPort:
     """A device of the host's own, bound to virtio_vdpa, in a namespace.
 
     A namespace keeps the host from answering its own packets by the short
     way, and a server of the traffic tool runs in it all the time.
     """
+
+    address = HOST
 
     def __init__(self, mgmtdev, name="hostport", **attributes):
         self.device = vdpa.Device(mgmtdev, name, **attributes)
@@ -74,9 +95,9 @@ def counts(output):
     return int(match[1]), int(match[2])
 
 
-def prepare(guest):
+def prepare(guest, address=GUEST):
     """Gives the guest its address and starts its server."""
-    guest.configure(f"{GUEST}/{PREFIX}")
+    guest.configure(f"{address}/{PREFIX}")
     serve(guest)
 
 
@@ -86,32 +107,51 @@ def serve(guest):
               "until grep -q listening /tmp/serve; do usleep 10000; done")
 
 
-def guest_ping(guest, count, size=56):
-    """Pings the host from the guest: (sent, received)."""
-    output = guest.run(f"ping -A -q -c {count} -s {size} -w 60 {HOST}",
+def guest_ping(guest, count, size=56, to=HOST):
+    """Pings an address from the guest: (sent, received)."""
+    output = guest.run(f"ping -A -q -c {count} -s {size} -w 60 {to}",
                        check=False, timeout=90)[1]
     return counts(output)
 
 
-def guest_send(guest, up, down):
+def guest_send(guest, up, down, to=HOST):
     """TCP both ways at once, from the guest; a line about it."""
-    return guest.get(f"guest-tool send {HOST}:{PORT} --up {up} --down {down}", timeout=180)
+    return guest.get(f"guest-tool send {to}:{PORT} --up {up} --down {down}", timeout=180)
 
 
-def both_ways(guest, port, pings=100, megabytes=2):
-    """Pings and TCP from each side.  Returns lines for a report.
+def lengths(what, ping, pings):
+    """Pings of two lengths.  Returns lines for a report; fails if one is lost."""
+    report = []
+    for length in (56, 1400):
+        sent, received = ping(pings, length)
+        report.append((f"ping {what}, {length} bytes", f"{received} of {sent} answered"))
+        assert sent == received == pings, f"ping {what}, {length} bytes: {received} of {sent}"
+    return report
+
+
+def outwards(guest, address, names=("guest", "host"), pings=100, megabytes=2):
+    """Pings and TCP from the guest to an address.  Returns lines for a report.
 
     Fails if a single ping is lost or a byte arrives wrong.
     """
+    here, there = names
     size = megabytes << 20
-    report = []
-    for name, ping in (("host to guest", port.ping), ("guest to host", lambda *a: guest_ping(guest, *a))):
-        for length in (56, 1400):
-            sent, received = ping(pings, length)
-            report.append((f"ping {name}, {length} bytes", f"{received} of {sent} answered"))
-            assert sent == received == pings, f"ping {name}, {length} bytes: {received} of {sent}"
-    report.append(("TCP opened by the guest", guest_send(guest, size, size)))
-    report.append(("TCP opened by the host", port.send(size, size)))
+
+    def ping(count, length):
+        return guest_ping(guest, count, length, address)
+
+    report = lengths(f"{here} to {there}", ping, pings)
+    report.append((f"TCP opened by the {here}", guest_send(guest, size, size, to=address)))
+    return report
+
+
+def both_ways(guest, port, pings=100, megabytes=2, names=("guest", "host")):
+    """Pings and TCP from each side, as `outwards` has them from one."""
+    here, there = names
+    size = megabytes << 20
+    report = lengths(f"{there} to {here}", port.ping, pings)
+    report += outwards(guest, port.address, names, pings, megabytes)
+    report.append((f"TCP opened by the {there}", port.send(size, size)))
     return report
 
 
