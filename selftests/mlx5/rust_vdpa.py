@@ -131,7 +131,8 @@ def mac_change(model):
 def vlans(model):
     """VLANs by the control queue: frames of others are not received."""
     with pair(model) as (here, there):
-        pairs.use_vlans(here, there)
+        heard = pairs.use_vlans(here, there)
+        assert not heard, f"VLANs {heard}"
 
 
 @suite.test(timeout=120)
