@@ -493,7 +493,12 @@ impl Machine {
             self.discard(inner, actions.stop);
         }
         let comes_from_elsewhere = self.comes_from_elsewhere(inner);
-        let started = self.start(inner, actions.start, actions.begin);
+        let later = if actions.begin {
+            self.active()
+        } else {
+            QueueSet::EMPTY
+        };
+        let started = self.start(inner, actions.start, later, actions.begin);
         started.map_err(|trouble| {
             self.warn(&trouble);
             if actions.begin {

@@ -83,9 +83,10 @@ impl Machine {
         };
         let after = self.active();
         let running = self.ask(|life| life.running());
-        let added = running.intersection(after.without(before));
+        let more = after.without(before);
+        let added = running.intersection(more);
         let result = self
-            .start(inner, added, false)
+            .start(inner, added, more, false)
             .and_then(|()| self.steer(inner, &filter, mac, pairs));
         if let Err(trouble) = result {
             self.settings().lock().pairs = old;
@@ -108,7 +109,7 @@ impl Machine {
         // The driver is told that it has as many as before, so it has to have them.
         self.settings().lock().pairs = old;
         let back = self
-            .start(inner, removed, false)
+            .start(inner, removed, QueueSet::EMPTY, false)
             .and_then(|()| self.steer(inner, &filter, mac, old));
         for index in removed.iter() {
             self.look_at(index);

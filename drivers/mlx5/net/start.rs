@@ -99,7 +99,8 @@ impl Changes {
 }
 
 impl Machine {
-    /// Starts `queues`; with `begin`, for a driver that begins.
+    /// Starts `queues`; with `begin`, for a driver that begins. Those of `later` are to be started by
+    /// and by, and are prepared at once as far as the driver said where they are.
     ///
     /// # Errors
     ///
@@ -108,14 +109,14 @@ impl Machine {
         &self,
         inner: &mut Inner,
         queues: QueueSet,
+        later: QueueSet,
         begin: bool,
     ) -> Result<(), Trouble> {
         if let Some(index) = self.control_index().filter(|index| queues.contains(*index)) {
             self.start_control(inner, index)?;
         }
-        let active = self.active();
-        let starting = queues.intersection(active);
-        if starting.is_empty() && !begin {
+        let starting = queues.intersection(self.active());
+        if starting.is_empty() && later.is_empty() && !begin {
             return Ok(());
         }
         let features = self.ask(|life| life.features());
@@ -167,13 +168,10 @@ impl Machine {
             })
         };
         let mut prepared = starting;
-        if begin {
-            for index in active.iter() {
-                let setup = setups.get(usize::from(index));
-                let has_addresses = setup.is_some_and(|setup| setup.has_addresses());
-                prepared.set(index, has_addresses && is_known(index));
-            }
-            prepared = prepared.union(starting);
+        for index in later.without(starting).iter() {
+            let setup = setups.get(usize::from(index));
+            let has_addresses = setup.is_some_and(|setup| setup.has_addresses());
+            prepared.set(index, has_addresses && is_known(index));
         }
         self.prepare(objects, prepared, begin, fields)?;
         self.make_ready(objects, starting, fields)?;
