@@ -12,6 +12,8 @@ mod mailbox;
 mod pulse;
 #[path = "hca/eq/ring.rs"]
 mod ring;
+#[path = "hca/interrupts/sharing.rs"]
+mod sharing;
 #[path = "hca/command/slots.rs"]
 mod slots;
 

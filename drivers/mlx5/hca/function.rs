@@ -188,7 +188,7 @@ impl Function {
         Clients::join(&self.life.clients, client)
     }
 
-    /// An interrupt vector that nobody else has, or one that is shared if all are taken.
+    /// An interrupt vector that nobody else has; or if all are taken, one that the fewest share.
     pub(crate) fn take_vector(&self) -> Taken {
         Interrupts::take(&self.life.interrupts)
     }

@@ -7,7 +7,9 @@
 //! [`Line`]: it serves event queues, virtqueues, or both.
 //!
 //! Vector 0 is that of the firmware's own events. The others are [taken](Interrupts::take) by who
-//! wants one for himself; when there are none left, vector 0 is shared.
+//! wants one for himself; when there are none left, they are [shared](sharing).
+
+mod sharing;
 
 use hardware::{
     Device,
@@ -29,13 +31,12 @@ use kernel::{
 };
 use vdpa::Callbacks;
 
+use self::sharing::{
+    Sharing,
+    FIRMWARE,
+    MOST, //
+};
 use super::eq::Events;
-
-/// The most vectors of a function: the bits of [`Free`].
-const MOST: u16 = 64;
-
-/// The vector of what the firmware has to say by itself, and of who shares one.
-const SHARED: u16 = 0;
 
 /// What a vector serves.
 enum Served {
@@ -149,30 +150,6 @@ impl Handler for Line {
     }
 }
 
-/// Which vectors nobody has: a bit for each.
-#[derive(Clone, Copy, Debug)]
-struct Free(u64);
-
-impl Free {
-    /// All but the shared one, of `count`.
-    fn new(count: u16) -> Self {
-        let all = 1u64
-            .checked_shl(count.into())
-            .map_or(u64::MAX, |end| end - 1);
-        Self(all & !(1 << SHARED))
-    }
-
-    fn take(&mut self) -> Option<u16> {
-        let bit = self.0 & self.0.wrapping_neg();
-        self.0 &= !bit;
-        (bit != 0).then(|| bit.trailing_zeros() as u16)
-    }
-
-    fn put_back(&mut self, index: u16) {
-        self.0 |= 1 << index;
-    }
-}
-
 /// A vector, with what is called when it is raised.
 struct Requested {
     line: Arc<Line>,
@@ -184,7 +161,7 @@ struct Requested {
 pub(crate) struct Interrupts {
     all: KVec<Requested>,
     #[pin]
-    free: SpinLockIrq<Free>,
+    sharing: SpinLockIrq<Sharing>,
 }
 
 impl Interrupts {
@@ -210,11 +187,11 @@ impl Interrupts {
             }
         }
         // No more than `MOST`.
-        let free = Free::new(all.len() as u16);
+        let sharing = Sharing::new(all.len() as u16);
         Arc::pin_init(
             pin_init!(Self {
                 all,
-                free <- new_spinlock_irq!(free),
+                sharing <- new_spinlock_irq!(sharing),
             }),
             GFP_KERNEL,
         )
@@ -226,7 +203,7 @@ impl Interrupts {
     ///
     /// None: there is one vector at least.
     pub(crate) fn shared(&self) -> Result<&Arc<Line>> {
-        let requested = self.all.get(usize::from(SHARED)).ok_or(ENODEV)?;
+        let requested = self.all.get(usize::from(FIRMWARE)).ok_or(ENODEV)?;
         Ok(&requested.line)
     }
 
@@ -238,9 +215,9 @@ impl Interrupts {
         }
     }
 
-    /// A vector that nobody else has, or the shared one if all are taken.
+    /// A vector that nobody else has; or if all are taken, one that the fewest share.
     pub(crate) fn take(this: &Arc<Self>) -> Taken {
-        let index = this.free.lock().take();
+        let index = this.sharing.lock().take();
         Taken {
             interrupts: this.clone(),
             index,
@@ -253,15 +230,13 @@ impl Interrupts {
 /// when a handler that runs has returned.
 pub(crate) struct Taken {
     interrupts: Arc<Interrupts>,
-    /// `None` for the shared one.
-    index: Option<u16>,
+    index: u16,
     served: Option<(Arc<Callbacks>, u16)>,
 }
 
 impl Taken {
     fn requested(&self) -> Option<&Requested> {
-        let index = self.index.unwrap_or(SHARED);
-        self.interrupts.all.get(usize::from(index))
+        self.interrupts.all.get(usize::from(self.index))
     }
 
     /// Its line.
@@ -275,15 +250,17 @@ impl Taken {
 
     /// Its number in the table of vectors: `event_qpn_or_msix` of a virtqueue.
     pub(crate) fn number(&self) -> u16 {
-        self.index.unwrap_or(SHARED)
+        self.index
     }
 
     /// The interrupt's number in the system, if it is that of a virtqueue and of nothing else: for
-    /// `get_vq_irq`, by which others may have it delivered to a guest directly.
+    /// `get_vq_irq`, by which others may have it delivered to a guest directly. Nobody else gets the
+    /// vector then.
     pub(crate) fn irq(&self) -> Option<u32> {
-        self.index?;
         self.served.as_ref()?;
-        Some(self.requested()?.vector.irq())
+        let requested = self.requested()?;
+        let is_alone = self.interrupts.sharing.lock().keep(self.index);
+        is_alone.then(|| requested.vector.irq())
     }
 
     /// Has the vector fire the callback of virtqueue `queue`, instead of what it did for this value
@@ -306,14 +283,15 @@ impl Taken {
     }
 
     /// Has the interrupt raised on processors of `mask`; on one of the driver's choice with `None`.
-    /// That of the shared vector stays where it is.
+    /// That of a vector with other users stays where it is.
     ///
     /// # Errors
     ///
     /// As [`Vector::set_affinity`].
     pub(crate) fn set_affinity(&self, mask: Option<&Cpumask>) -> Result {
-        match (self.index, self.requested()) {
-            (Some(_), Some(requested)) => requested.vector.set_affinity(mask),
+        let is_alone = self.interrupts.sharing.lock().is_alone(self.index);
+        match self.requested() {
+            Some(requested) if is_alone => requested.vector.set_affinity(mask),
             _ => Ok(()),
         }
     }
@@ -329,8 +307,6 @@ impl Taken {
 impl Drop for Taken {
     fn drop(&mut self) {
         self.release();
-        if let Some(index) = self.index {
-            self.interrupts.free.lock().put_back(index);
-        }
+        self.interrupts.sharing.lock().put_back(self.index);
     }
 }
