@@ -1,131 +1,337 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0
-"""Benchmarks of the C driver mlx5_vdpa on functions of the model.
+"""Benchmarks of rust_mlx5_vdpa against the C driver mlx5_vdpa, on the same
+functions of the model, in one run.
 
-How long a device takes to be added, started and deleted, how many commands
-that needs, and which share of the time the model spent on them: a model that
-takes long would be what is compared later on, instead of drivers.  Then
-traffic between two functions under virtio_vdpa.
+One driver has a function at a time: the C driver first, then ours. What is
+asked of a device is the same calls for both, by netlink and by vhost-vdpa.
 
-Writes JSON lines (name, peer) and prints a table.
+Writes JSON lines (name, ours, peer, ratio) and prints a table. The ratio is
+above 1 where ours is better; a value is null where a driver cannot do it.
 """
 
 import argparse
 import contextlib
+import ctypes
 import json
 import os
+import statistics
 import sys
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 TOP = os.path.join(HERE, "..", "..")
-sys.path.insert(0, os.path.join(HERE, "..", "lib"))
-sys.path.insert(0, os.path.join(HERE, "..", "mlx5"))
+sys.path[:0] = [os.path.join(HERE, "..", "lib"), os.path.join(HERE, "..", "mlx5")]
 
 # pylint: disable=wrong-import-position
-import c_vdpa
 import iperf
 import mlx5
+import netlink
+import pairs
+import rust_mlx5
 import vdpa
+from drive import BASE, RAM, memory, opened
+from vhost import HUGE
 
-# With MSI-X and with queue pairs for events.
-PAIRS = {"msix": ("new0", "new1"), "qp": ("old0", "old1")}
+OURS, PEER = "ours", "peer"
+
+# With MSI-X and with queue pairs for events: those that devices are made of,
+# and what traffic comes from.
+MODES = {"msix": ("new0", "new1"), "qp": ("old0", "old1")}
+PAIRS = (1, 8, 16)
+GIB = 1 << 30
+SIZES = (1, 16, 64)
+
+MRG_RXBUF = 1 << 15
+
+# Units of which less is better; of others more is.
+COSTS = ("ms", "commands", "ns", "bytes")
+
+# What is loaded for a driver: by itself, and with what is there for it alone.
+MODULES = {
+    "module/driver": {OURS: ["rust_mlx5_vdpa"], PEER: ["mlx5_vdpa"]},
+    "module/all": {OURS: ["rust_mlx5_vdpa"], PEER: ["mlx5_vdpa", "vringh", "mlx5_core"]},
+    "module/vdpa_net": {OURS: ["rust_vdpa_net"]},
+}
 
 
 class Report:
-    """Collects rows, writes them and prints them."""
+    """Collects values of both drivers; writes rows, and prints them."""
 
-    def __init__(self, path):
+    def __init__(self, path, words):
         os.makedirs(os.path.dirname(path), exist_ok=True)
         self.file = open(path, "w", encoding="ascii")  # pylint: disable=consider-using-with
-        print(f"  {'name':<52} {'peer':>14}", flush=True)
+        self.words = words
+        self.values = {}
+        self.worse = []
+        print(f"  {'name':<48} {'ours':>14} {'peer':>14} {'ratio':>8}", flush=True)
 
-    def add(self, name, value):
-        """A row of what the C driver reaches."""
-        row = {"name": f"mlx5_vdpa/{name}", "peer": round(value, 2)}
-        self.file.write(json.dumps(row) + "\n")
+    def wants(self, name):
+        """Whether rows whose names begin so were asked for."""
+        return not self.words or any(word in name for word in self.words)
+
+    def add(self, driver, name, value):
+        """What a driver reaches."""
+        self.values.setdefault(name, {})[driver] = round(value, 2)
+
+    def flush(self):
+        """Writes what there is of both drivers."""
+        for name, both in self.values.items():
+            ours, peer = both.get(OURS), both.get(PEER)
+            better, worse = (ours, peer) if name.endswith(COSTS) else (peer, ours)
+            ratio = round(worse / better, 2) if better and worse is not None else None
+            row = {"name": f"mlx5/{name}", "ours": ours, "peer": peer, "ratio": ratio}
+            self.file.write(json.dumps(row) + "\n")
+            if ratio is not None and ratio < 1:
+                self.worse.append(f"{row['name']} ({ratio})")
+            cells = ["-" if value is None else value for value in (ours, peer, ratio)]
+            print("  {:<48} {:>14} {:>14} {:>8}".format(row["name"], *cells), flush=True)
         self.file.flush()
-        print(f"  {row['name']:<52} {row['peer']:>14}", flush=True)
-
-
-def commands(model, function):
-    """(how many commands, nanoseconds that the model spent on them)."""
-    times = model.ask("stats", function.name)["commands"].values()
-    return sum(t["count"] for t in times), sum(t["total_ns"] for t in times)
+        self.values.clear()
 
 
 class Steps:
-    """What each step of a device's life costs."""
+    """What each step of a device's life costs: time and commands."""
 
     def __init__(self, model, function):
         self.model = model
         self.function = function
         self.costs = {}
 
+    def _commands(self):
+        return self.model.commands(self.function).total()
+
     @contextlib.contextmanager
-    def step(self, name):
-        """Measures what happens in the context."""
-        count, spent = commands(self.model, self.function)
+    def step(self, name, more=False):
+        """Measures what happens in the context; with `more` it belongs to the
+        step of that name that was measured last.
+        """
+        before = self._commands()
         start = time.monotonic()
         yield
         elapsed = time.monotonic() - start
-        after = commands(self.model, self.function)
-        self.costs.setdefault(name, []).append(
-            (elapsed, after[0] - count, (after[1] - spent) / 1e9)
-        )
+        cost = elapsed, self._commands() - before
+        costs = self.costs.setdefault(name, [])
+        if more:
+            cost = tuple(map(sum, zip(costs.pop(), cost)))
+        costs.append(cost)
 
-    def report(self, report, mode):
-        """A step's middle time, with its commands and the model's share."""
+    def report(self, report, driver, prefix):
+        """The middle one of each."""
         for name, costs in self.costs.items():
-            elapsed, count, spent = sorted(costs)[len(costs) // 2]
-            report.add(f"{mode}/{name}/ms", elapsed * 1e3)
-            report.add(f"{mode}/{name}/commands", count)
-            report.add(f"{mode}/{name}/model-percent", 100 * spent / elapsed)
+            elapsed, commands = (statistics.median(values) for values in zip(*costs))
+            report.add(driver, f"{prefix}/{name}/ms", elapsed * 1e3)
+            report.add(driver, f"{prefix}/{name}/commands", commands)
 
 
-def life(model, function, mode, rounds, report):
-    """Adds, starts, stops and deletes a device."""
+def life(family, model, function, count, rounds, driver):
+    """What a device does from its begin to its end."""
     steps = Steps(model, function)
-    with model.bound(function):
+    resumes = function.profile != "cx6dx-old"
+    with memory(RAM) as ram:
         for _ in range(rounds):
-            with contextlib.ExitStack() as stack:
-                with steps.step("device-add"):
-                    device = stack.enter_context(vdpa.Device(function.mgmtdev, "bench0"))
-                with steps.step("driver-ok"):
-                    device.bind("virtio_vdpa")
+            with opened(family, function, ram, count, steps.step) as drive:
+                dev = drive.vhost
+                # As QEMU does it: the data queues are enabled one by one, last.
+                drive.map()
+                drive.prepare(enabled=False)
+                with steps.step("first-start"):
+                    drive.start()
+                    drive.use_pairs()
+                    drive.enable()
+                for _ in range(rounds if resumes else 0):
+                    with steps.step("suspend"):
+                        dev.suspend()
+                    with steps.step("get-base"):
+                        drive.bases()
+                    with steps.step("resume"):
+                        dev.resume()
+                # A migration within the host, or stop and cont.
+                with steps.step("stop-to-start"):
+                    dev.suspend()
+                    bases = drive.bases()
+                    drive.unmap()
+                    drive.reset()
+                    drive.map()
+                    drive.prepare(bases, enabled=False)
+                    drive.start()
+                    drive.use_pairs()
+                    drive.enable()
                 with steps.step("reset"):
-                    device.bind(None)
-                with steps.step("device-delete"):
-                    stack.close()
-    steps.report(report, mode)
+                    drive.reset()
+                drive.unmap()
+                # Each finds what a driver of one pair left.
+                for name in (None, "modern", *(["legacy"] if driver == OURS else [])):
+                    drive.map()
+                    drive.prepare(legacy=name == "legacy")
+                    with steps.step(f"driver-ok-{name}") if name else contextlib.nullcontext():
+                        drive.start()
+                    drive.reset()
+                    drive.unmap()
+                if count > 1:
+                    drive.map()
+                    drive.prepare()
+                    drive.start()
+                    with steps.step("all-pairs"):
+                        drive.use_pairs()
+                    drive.reset()
+    return steps
 
 
-def traffic(model, names, mode, seconds, report):
-    """From one function to another."""
-    with c_vdpa.pair(model, *names) as (here, there):
-        end = iperf.measure(*here.towards(there), "-u", "-b", "0", "-l", "64",
-                            seconds=seconds)["sum"]
-        received = end["packets"] - end["lost_packets"]
-        report.add(f"{mode}/udp-64/frames-per-s", received / end["seconds"])
-        end = iperf.measure(*here.towards(there), seconds=seconds)["sum_received"]
-        report.add(f"{mode}/tcp/bits-per-s", end["bits_per_second"])
+def maps(family, model, function, rounds):
+    """Maps of a size, of which each GiB is the same memory."""
+    steps = Steps(model, function)
+    with memory(GIB, GIB) as ram, memory(HUGE) as more:
+        for size in SIZES:
+            # Its pages are pinned one by one, by the kernel and for either driver.
+            for _ in range(rounds if size < 64 else 1):
+                with opened(family, function, ram, 1) as drive:
+                    dev = drive.vhost
+
+                    def all_of_it(dev=dev, size=size):
+                        dev.begin()
+                        for at in range(size):
+                            dev.map(BASE + at * GIB, ram)
+
+                    all_of_it()
+                    drive.prepare()
+                    with steps.step(f"{size}-GiB/first"):
+                        drive.start()
+                    for _ in range(rounds):
+                        with steps.step(f"{size}-GiB/2-MiB-more"):
+                            dev.map(BASE + (size + 1) * GIB, more)
+                        with steps.step(f"{size}-GiB/2-MiB-less"):
+                            dev.unmap(BASE + (size + 1) * GIB, HUGE)
+                    if size == 64:
+                        continue
+                    dev.suspend()
+                    dev.begin()
+                    dev.unmap(BASE, size * GIB)
+                    with steps.step(f"{size}-GiB/again"):
+                        dev.end()
+                        drive.reset()
+                    all_of_it()
+                    drive.prepare()
+                    with steps.step(f"{size}-GiB/again", more=True):
+                        drive.start()
+    return steps
+
+
+def kicks(family, function, rounds, report, driver, mode):
+    """What kicks cost who kicks, in nanoseconds: at best, for most of it is how
+    soon an emulated processor is let do a store.
+    """
+    number, queue = 500, 1
+    with memory(RAM) as ram, opened(family, function, ram, 1) as drive:
+        drive.map()
+        drive.prepare()
+        eventfd = os.eventfd(0)
+        drive.vhost.set_kick(queue, eventfd)
+        drive.start()
+
+        def measure(name, kick):
+            times = []
+            for _ in range(4 * rounds):
+                start = time.monotonic_ns()
+                for _ in range(number):
+                    kick()
+                times.append((time.monotonic_ns() - start) / number)
+            report.add(driver, f"{mode}/kick/{name}/ns", min(times))
+
+        measure("eventfd", lambda: os.eventfd_write(eventfd, 1))
+        os.close(eventfd)
+        with contextlib.suppress(OSError), drive.vhost.doorbell(queue) as page:
+            word = ctypes.c_uint16.from_buffer(page)
+
+            def ring():
+                word.value = queue
+
+            measure("doorbell-page", ring)
+            del word, ring
+
+
+def traffic(model, bound, names, report, driver, mode, options):
+    """From one function to another, under virtio_vdpa."""
+    offered = {"": {}}
+    if driver == OURS:
+        # The C driver does not offer it unless it is asked to.
+        with bound(mlx5.functions()[names[0]]) as function:
+            features = vdpa.default_features(function.mgmtdev)
+        offered["-without-mrg-rxbuf"] = {"device_features": hex(features & ~MRG_RXBUF)}
+    for suffix, attributes in offered.items():
+        with pairs.pair(model, bound, *names, **attributes) as (here, there):
+            frames, bits = [], []
+            for _ in range(options.rounds):
+                end = iperf.measure(*here.towards(there), "-u", "-b", "0", "-l", "64",
+                                    seconds=options.seconds)["sum"]
+                frames.append((end["packets"] - end["lost_packets"]) / end["seconds"])
+                end = iperf.measure(*here.towards(there), seconds=options.seconds)["sum_received"]
+                bits.append(end["bits_per_second"])
+            report.add(driver, f"{mode}/udp-64{suffix}/frames-per-s", statistics.median(frames))
+            report.add(driver, f"{mode}/tcp{suffix}/bits-per-s", statistics.median(bits))
+
+
+def sizes(report):
+    """What modules take of memory."""
+    for name, both in MODULES.items():
+        for driver, modules in both.items():
+            size = sum(int(vdpa.read(f"/sys/module/{module}/coresize")) for module in modules)
+            report.add(driver, f"{name}/bytes", size)
+    report.flush()
+
+
+def run(family, model, mode, names, report, driver, options):
+    """Everything of a driver in one mode."""
+    bound = {OURS: lambda function: rust_mlx5.bound(model, function), PEER: model.bound}[driver]
+    function = mlx5.functions()[names[0]]
+    # The first time pages are given to the firmware, and so on.
+    with bound(function):
+        if driver == OURS and not vdpa.exists(function.address):
+            return
+    before = model.commands(function)
+    start = time.monotonic()
+    with bound(function):
+        if report.wants(f"{mode}/bind"):
+            report.add(driver, f"{mode}/bind/ms", (time.monotonic() - start) * 1e3)
+            took = (model.commands(function) - before).total()
+            report.add(driver, f"{mode}/bind/commands", took)
+        for count in PAIRS:
+            prefix = f"{mode}/{count}-pair"
+            if report.wants(prefix):
+                steps = life(family, model, function, count, options.rounds, driver)
+                steps.report(report, driver, prefix)
+        if report.wants(f"{mode}/map"):
+            maps(family, model, function, options.rounds).report(report, driver, f"{mode}/map")
+        if report.wants(f"{mode}/kick"):
+            kicks(family, function, options.rounds, report, driver, mode)
+    if report.wants(f"{mode}/traffic"):
+        traffic(model, bound, names, report, driver, mode, options)
 
 
 def main():
     """Runs all of it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=int, default=5, help="of each measurement of traffic")
-    parser.add_argument("--rounds", type=int, default=7, help="how often a device is added")
-    parser.add_argument("--output", default=os.path.join(TOP, "build", "bench", "mlx5_vdpa.jsonl"))
+    parser.add_argument("--seconds", type=int, default=3, help="of each measurement of traffic")
+    parser.add_argument("--rounds", type=int, default=5, help="measurements of a row")
+    parser.add_argument("--output", default=os.path.join(TOP, "build", "bench", "mlx5.jsonl"))
+    kinds = [f"{count}-pair" for count in PAIRS] + ["map", "kick", "traffic", "bind"]
+    parser.add_argument("--only", nargs="*", default=[],
+                        help=f"only this: module, msix, qp, or of these: {', '.join(kinds)}")
     options = parser.parse_args()
     if not os.path.exists(mlx5.PORT):
         sys.exit("this needs a machine with functions of the model: make bench starts one")
     mlx5.load_vdpa()
-    report = Report(options.output)
-    with mlx5.Model() as model:
-        for mode, names in PAIRS.items():
-            life(model, mlx5.functions()[names[0]], mode, options.rounds, report)
-            traffic(model, names, mode, options.seconds, report)
+    vdpa.write(f"{vdpa.BUS}/drivers_autoprobe", "0")
+    report = Report(options.output, options.only)
+    if report.wants("module"):
+        sizes(report)
+    with mlx5.Model() as model, netlink.Vdpa() as family:
+        for mode, names in MODES.items():
+            if any(report.wants(f"{mode}/{kind}") for kind in kinds):
+                for driver in (PEER, OURS):
+                    run(family, model, mode, names, report, driver, options)
+                report.flush()
+    print(f"  below 1: {', '.join(report.worse) or 'none'}")
 
 
 if __name__ == "__main__":

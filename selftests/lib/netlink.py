@@ -125,9 +125,12 @@ class Vdpa:
         """Sends a command; its answer as bytes."""
         return self._call(self.family, command, attributes)
 
-    def add(self, mgmtdev, name, **attributes):
-        """Makes a device.  Attributes: mac, mtu, max_vqp, features."""
-        words = {MGMTDEV_DEV_NAME: text(mgmtdev), DEV_NAME: text(name)}
+    def add(self, mgmtdev, name, bus=None, **attributes):
+        """Makes a device of a management device, which may be one of a bus.
+        Attributes: mac, mtu, max_vqp, features.
+        """
+        words = {MGMTDEV_BUS_NAME: text(bus)} if bus else {}
+        words |= {MGMTDEV_DEV_NAME: text(mgmtdev), DEV_NAME: text(name)}
         kinds = {
             "mac": (NET_MACADDR, mac),
             "mtu": (NET_MTU, u16),

@@ -10,6 +10,7 @@ import mmap
 import os
 import resource
 import struct
+import time
 
 PAGE = 4096
 HUGE = 2 << 20
@@ -40,12 +41,13 @@ def _ioc(direction, number, size):
 class Memory:
     """Memory of this process, of huge pages."""
 
-    def __init__(self, size):
+    def __init__(self, size, page=HUGE):
         flags = mmap.MAP_SHARED | mmap.MAP_ANONYMOUS | 0x40000  # MAP_HUGETLB
+        flags |= (page.bit_length() - 1) << 26
         self.map = mmap.mmap(-1, size, flags=flags)
         self.size = size
         # All of it is there from the beginning.
-        for at in range(0, size, HUGE):
+        for at in range(0, size, page):
             self.map[at] = 0
         view = ctypes.c_char.from_buffer(self.map)
         self.address = ctypes.addressof(view)
@@ -59,14 +61,16 @@ class Memory:
 class Vhost:
     """A device of vhost-vdpa, opened."""
 
-    def __init__(self, path):
+    def __init__(self, path, persist=True):
         # Pages that are pinned count against this limit, whoever asks.
         limit = resource.RLIM_INFINITY
         resource.setrlimit(resource.RLIMIT_MEMLOCK, (limit, limit))
         self.file = os.open(path, os.O_RDWR)
         self._ioctl(0, 0x01, b"")  # SET_OWNER
-        # MSG_V2, BATCH, ASID; maps stay over a reset (IOTLB_PERSIST).
-        self._ioctl(WRITE, 0x25, struct.pack("=Q", 1 << 1 | 1 << 2 | 1 << 3 | 1 << 8))
+        # MSG_V2, BATCH, ASID; maps may stay over a reset (IOTLB_PERSIST), which
+        # QEMU does not ask for.
+        features = 1 << 1 | 1 << 2 | 1 << 3 | persist << 8
+        self._ioctl(WRITE, 0x25, struct.pack("=Q", features))
 
     def __enter__(self):
         return self
@@ -142,12 +146,20 @@ class Vhost:
         """Takes back what is mapped in a range."""
         self._message(INVALIDATE, asid, iova, size)
 
+    def begin(self, asid=0):
+        """What is mapped and taken back from here on becomes so with `end`."""
+        self._message(BATCH_BEGIN, asid)
+
+    def end(self, asid=0):
+        """Ends what `begin` began."""
+        self._message(BATCH_END, asid)
+
     @contextlib.contextmanager
     def batch(self, asid=0):
         """What is mapped and taken back in the context becomes so at its end."""
-        self._message(BATCH_BEGIN, asid)
+        self.begin(asid)
         yield
-        self._message(BATCH_END, asid)
+        self.end(asid)
 
     def set_ring(self, queue, iova, base=0):
         """Says where a virtqueue's ring is: three pages and a bit. It goes on
@@ -172,6 +184,10 @@ class Vhost:
         """Says what byte order a virtqueue has."""
         self._ioctl(WRITE, 0x13, struct.pack("=II", queue, on))
 
+    def doorbell(self, queue):
+        """The page with the doorbell of a virtqueue: OSError if there is none."""
+        return mmap.mmap(self.file, PAGE, mmap.MAP_SHARED, mmap.PROT_WRITE, offset=queue * PAGE)
+
     def enable(self, queue, on=True):
         """Enables a virtqueue."""
         self._ioctl(WRITE, 0x75, struct.pack("=II", queue, on))
@@ -193,8 +209,8 @@ class Vhost:
 
 
 class Sender:
-    """A transmit queue whose ring lies in `memory` at `offset`, which is mapped
-    at `iova`.
+    """A transmit queue, or that of control, whose ring lies in `memory` at
+    `offset`, which is mapped at `iova`.
     """
 
     def __init__(self, vhost, queue, memory, offset, iova):
@@ -214,12 +230,33 @@ class Sender:
         descriptor = self.next % QUEUE_SIZE
         at = self.offset + 16 * descriptor
         self.memory.map[at:at + 16] = struct.pack("<QIHH", iova, length, 0, 0)
-        at = self.offset + PAGE + 4 + 2 * descriptor
+        self._put(descriptor)
+
+    def _put(self, descriptor):
+        """Makes the chain that begins at a descriptor available."""
+        at = self.offset + PAGE + 4 + 2 * (self.next % QUEUE_SIZE)
         self.memory.map[at:at + 2] = struct.pack("<H", descriptor)
         self.next += 1
         at = self.offset + PAGE + 2
         self.memory.map[at:at + 2] = struct.pack("<H", self.next & 0xffff)
         os.eventfd_write(self.eventfd, 1)
+
+    def command(self, iova, offset, command, seconds=10):
+        """As a control queue: has the device execute a command, which is put at
+        `offset`, mapped at `iova`. Returns what it says of it.
+        """
+        answer = offset + len(command)
+        self.memory.map[offset:answer + 1] = command + b"\xff"
+        first = 2 * self.next % QUEUE_SIZE
+        at = self.offset + 16 * first
+        self.memory.map[at:at + 32] = struct.pack(
+            "<QIHHQIHH", iova, len(command), 1, first + 1, iova + len(command), 1, 2, 0)
+        self._put(first)
+        end = time.monotonic() + seconds
+        while self.used() != self.next & 0xffff:
+            if time.monotonic() > end:
+                raise TimeoutError("a control command is not answered")
+        return self.memory.map[answer]
 
     def used(self):
         """How many the device is done with."""
