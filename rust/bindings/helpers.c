@@ -21,6 +21,8 @@
 #include <linux/pci.h>
 #include <linux/rcupdate.h>
 #include <linux/skbuff.h>
+#include <linux/slab.h>
+#include <linux/string.h>
 #include <linux/virtio_net.h>
 #include <linux/wait.h>
 #include <linux/wait_bit.h>
@@ -284,6 +286,58 @@ bool rust_vdpa_pci_apart_from_msix(struct pci_dev *pdev, int bar, u64 start,
 			return false;
 	}
 	return true;
+}
+
+struct pci_dev *rust_vdpa_to_pci_dev(struct device *dev)
+{
+	return to_pci_dev(dev);
+}
+
+/*
+ * Puts back the configuration that was saved, if a reset took it.  Returns
+ * whether one did.  Who does not answer cannot be helped.
+ */
+bool rust_vdpa_pci_restore(struct pci_dev *pdev)
+{
+	u16 command, control = PCI_MSIX_FLAGS_ENABLE;
+
+	if (pci_read_config_word(pdev, PCI_COMMAND, &command) ||
+	    PCI_POSSIBLE_ERROR(command))
+		return false;
+	if (pdev->msix_enabled)
+		pci_read_config_word(pdev, pdev->msix_cap + PCI_MSIX_FLAGS,
+				     &control);
+	if (command & PCI_COMMAND_MEMORY && control & PCI_MSIX_FLAGS_ENABLE)
+		return false;
+	pci_restore_state(pdev);
+	return true;
+}
+
+/* The serial number of a function, or of its physical one; 0 without. */
+u64 rust_vdpa_pci_serial(struct pci_dev *pdev)
+{
+	return pci_get_dsn(pdev) ?: pci_get_dsn(pci_physfn(pdev));
+}
+
+/* The serial number in the product data of the physical function. */
+int rust_vdpa_pci_board_serial(struct pci_dev *pdev, char *to, size_t size)
+{
+	unsigned int len, found;
+	void *vpd = pci_vpd_alloc(pci_physfn(pdev), &len);
+	int at;
+
+	if (IS_ERR(vpd))
+		return -ENOENT;
+	at = pci_vpd_find_ro_info_keyword(vpd, len, PCI_VPD_RO_KEYWORD_SERIALNO,
+					  &found);
+	if (at >= 0) {
+		found = min_t(unsigned int, found, size - 1);
+		memcpy(to, vpd + at, found);
+		to[found] = '\0';
+		strim(to);
+	}
+	kfree(vpd);
+	return at < 0 ? -ENOENT : 0;
 }
 
 void rust_vdpa_wait_init(struct wait_queue_head *wq)

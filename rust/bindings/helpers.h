@@ -56,6 +56,12 @@ void rust_vdpa_skb_free(struct sk_buff *skb);
 bool rust_vdpa_driver_override(struct device *dev);
 bool rust_vdpa_pci_apart_from_msix(struct pci_dev *pdev, int bar, u64 start,
 				   u64 size);
+bool rust_vdpa_pci_restore(struct pci_dev *pdev);
+u64 rust_vdpa_pci_serial(struct pci_dev *pdev);
+int rust_vdpa_pci_board_serial(struct pci_dev *pdev, char *to, size_t size);
+
+/* hardware/driver.rs */
+struct pci_dev *rust_vdpa_to_pci_dev(struct device *dev);
 
 /* hardware/vector.rs */
 int rust_vdpa_irq_spread(struct device *dev, unsigned int irq,

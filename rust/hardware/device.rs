@@ -16,10 +16,12 @@ use kernel::{
         Device as _,
         DmaMask, //
     },
+    error::to_result,
     new_mutex,
     page::PAGE_SIZE,
     pci,
     prelude::*,
+    str::CString,
     sync::{
         aref::ARef,
         Arc,
@@ -83,6 +85,79 @@ impl Device {
         Ok(this)
     }
 
+    /// Resets the function, which forgets everything but its configuration.
+    ///
+    /// # Errors
+    ///
+    /// `ENOTTY` if it cannot be reset; what C reports if it does not come back.
+    pub fn reset(pdev: &pci::Device<Core<'_>>) -> Result {
+        let pdev: *const pci::Device<Core<'_>> = pdev;
+        // SAFETY: `pci::Device` is transparent; the device is valid, and its lock is held: that is
+        // what its context says.
+        to_result(unsafe { bindings::pci_reset_function_locked(pdev.cast_mut().cast()) })
+    }
+
+    /// Remembers the configuration, with interrupt vectors if there are any by now, for
+    /// [`Self::restore`].
+    ///
+    /// # Errors
+    ///
+    /// What C reports.
+    pub fn save(&self) -> Result {
+        // SAFETY: The device is valid, and bound.
+        self.bound(|_| to_result(unsafe { bindings::pci_save_state(self.as_raw()) }))
+    }
+
+    /// Puts the configuration back, if somebody reset the device without saying so. Returns whether
+    /// that was so. To be called when the device neither is used nor interrupts.
+    pub fn restore(&self) -> bool {
+        // SAFETY: The device is valid, and bound.
+        let restore = || Ok(unsafe { vdpa_bindings::rust_vdpa_pci_restore(self.as_raw()) });
+        self.bound(|_| restore()).unwrap_or(false)
+    }
+
+    /// The serial number of the function, or of the physical one that it is of, by PCI Express.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV` if the device is not bound any more; `ENOENT` if it has none that can be read,
+    /// `ENOMEM`.
+    pub fn serial_number(&self) -> Result<CString> {
+        // SAFETY: The device is valid, and bound.
+        match self.bound(|_| Ok(unsafe { vdpa_bindings::rust_vdpa_pci_serial(self.as_raw()) }))? {
+            0 => Err(ENOENT),
+            serial => {
+                let bytes = serial.to_be_bytes();
+                let [a, b, c, d, e, f, g, h] = bytes;
+                CString::try_from_fmt(fmt!(
+                    "{a:02x}-{b:02x}-{c:02x}-{d:02x}-{e:02x}-{f:02x}-{g:02x}-{h:02x}"
+                ))
+            }
+        }
+    }
+
+    /// The serial number of the board, as it says of itself in the product data of the physical
+    /// function.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::serial_number`].
+    pub fn board_serial_number(&self) -> Result<CString> {
+        let mut serial = [0u8; 64];
+        self.bound(|_| {
+            // SAFETY: The device is valid, and bound; there is room for as many bytes.
+            to_result(unsafe {
+                vdpa_bindings::rust_vdpa_pci_board_serial(
+                    self.as_raw(),
+                    serial.as_mut_ptr().cast(),
+                    serial.len(),
+                )
+            })
+        })?;
+        let serial = CStr::from_bytes_until_nul(&serial).map_err(|_| EINVAL)?;
+        Ok(CString::try_from(serial)?)
+    }
+
     /// Calls `f` with the device, which stays bound meanwhile. Not to be called again by `f`.
     ///
     /// May sleep. The device may be about to be unbound: what `f` gave it to keep might not be
@@ -112,7 +187,7 @@ impl Device {
         }
     }
 
-    /// Lets the device reach memory and interrupt, again.
+    /// Lets the device reach memory and interrupt.
     pub fn start_dma(&self) {
         let bound = self.bound.lock();
         if *bound {

@@ -11,20 +11,29 @@
 //!   device's,
 //! * [`Mapping`]: memory of somebody else that the device may reach,
 //! * [`Vectors`] and [`Vector`]: its interrupts,
-//! * [`WaitQueue`]: waiting for what an interrupt tells, with a bound on the time.
+//! * [`WaitQueue`]: waiting for what an interrupt tells, with a bound on the time,
+//! * [`Driver`]: being told of resets, of sleep and of the system's end,
+//! * [`devlink`] and [`Views`]: what the administrator is shown.
 //!
 //! Interrupts end with the binding, if they did not before, whatever order things are dropped in.
 //! Memory does not: a driver drops what it shares with the device while it is bound, in `unbind` at
 //! the latest, and after the device was told to forget it.
 
 mod device;
+pub mod devlink;
+mod driver;
 mod mapping;
 mod memory;
 mod vector;
+mod view;
 mod wait;
 
 pub use self::{
     device::Device,
+    driver::{
+        Adapter,
+        Driver, //
+    },
     mapping::Mapping,
     memory::{
         DeviceMemory,
@@ -35,5 +44,6 @@ pub use self::{
         Vector,
         Vectors, //
     },
+    view::Views,
     wait::WaitQueue, //
 };

@@ -94,10 +94,12 @@ impl Memory {
     ///
     /// `EINVAL` if that is not in the memory.
     pub fn load(&self, at: usize) -> Result<u8> {
-        let mut byte = [0];
-        self.read(at, &mut byte)?;
+        let byte: *const u8 = self.part(at, 1)?.as_ptr().cast();
+        // SAFETY: The byte is in the allocation, as was just checked. That the device may write it
+        // at once is what volatile is for.
+        let byte = unsafe { byte.read_volatile() };
         dma_mb(Read);
-        Ok(byte[0])
+        Ok(byte)
     }
 
     /// Writes the big-endian word of 32 bits at offset `at` in one piece, after all that was written
@@ -117,16 +119,6 @@ impl Memory {
         dma_mb(Write);
         part.write_val(word.to_be());
         Ok(())
-    }
-
-    /// Writes the byte at offset `at` after all that was written before.
-    ///
-    /// # Errors
-    ///
-    /// `EINVAL` if that is not in the memory.
-    pub fn store(&self, at: usize, byte: u8) -> Result {
-        dma_mb(Write);
-        self.write(at, &[byte])
     }
 }
 
