@@ -108,6 +108,11 @@ struct Member {
     socket: Socket,
 }
 
+/// The serial number of a function: the identifier of 64 bits that goes with its address.
+fn serial([a, b, c, d, e, f]: [u8; 6]) -> u64 {
+    u64::from_be_bytes([a, b, c, 0xff, 0xfe, d, e, f])
+}
+
 impl Board {
     /// Makes everything that can fail: files, sockets, threads, functions. Nobody is served yet.
     ///
@@ -204,6 +209,7 @@ impl Board {
             let listener = member.socket.try_clone().map_err(Error::system(name))?;
             let server = vfio::Server::new(
                 name,
+                serial(member.settings.mac),
                 listener,
                 member.function.clone(),
                 member.memory.clone(),

@@ -6,7 +6,7 @@
 //!   0x00  standard header: 15b3:101e, class 020000
 //!   0x60  PCI Express capability
 //!   0x9c  MSI-X capability
-//!   0x100 extended capabilities: none
+//!   0x100 extended capability: device serial number
 //! ```
 //!
 //! A byte has a mask of the bits that the driver may change; the others keep their value. The
@@ -44,6 +44,10 @@ const MSIX: usize = PCIE + 0x3c;
 const MSIX_CONTROL: usize = MSIX + 0x02;
 const MSIX_TABLE: usize = MSIX + 0x04;
 const MSIX_PBA: usize = MSIX + 0x08;
+
+/// The head of the extended capability, version 1 and the last, and the number behind it.
+const SERIAL: usize = 0x100;
+const SERIAL_HEAD: u32 = 0x0001_0003;
 
 const ID_PCIE: u8 = 0x10;
 const ID_MSIX: u8 = 0x11;
@@ -85,15 +89,17 @@ pub(super) struct ConfigSpace {
     bytes: Box<[u8; SIZE]>,
     writable: Box<[u8; SIZE]>,
     vectors: u16,
+    serial: u64,
 }
 
 impl ConfigSpace {
-    /// Makes the space of a function with `vectors` interrupt vectors.
-    pub(super) fn new(vectors: u16) -> Self {
+    /// Makes the space of a function with `vectors` interrupt vectors and a `serial` number.
+    pub(super) fn new(vectors: u16, serial: u64) -> Self {
         let mut space = Self {
             bytes: Box::new([0; SIZE]),
             writable: Box::new([0; SIZE]),
             vectors,
+            serial,
         };
         space.reset();
         space
@@ -105,6 +111,7 @@ impl ConfigSpace {
             bytes: Box::new([0; SIZE]),
             writable: Box::new([0; SIZE]),
             vectors: self.vectors,
+            serial: self.serial,
         };
         self.set_u16(0x00, VENDOR);
         self.set_u16(0x02, DEVICE);
@@ -132,6 +139,11 @@ impl ConfigSpace {
         self.allow(MSIX_CONTROL, MSIX_ENABLE | MSIX_FUNCTION_MASK);
         self.set_u32(MSIX_TABLE, TABLE_OFFSET);
         self.set_u32(MSIX_PBA, PBA_OFFSET);
+
+        self.set_u32(SERIAL, SERIAL_HEAD);
+        // The halves of it.
+        self.set_u32(SERIAL + 4, self.serial as u32);
+        self.set_u32(SERIAL + 8, (self.serial >> 32) as u32);
     }
 
     /// Reads `to.len()` bytes at `offset`. What is behind the end reads as 0.
@@ -197,7 +209,7 @@ mod tests {
 
     #[test]
     fn a_driver_finds_what_it_looks_for() {
-        let space = ConfigSpace::new(64);
+        let space = ConfigSpace::new(64, 0x0123_4567_89ab_cdef);
         assert_eq!(u32_at(&space, 0), 0x101e_15b3);
         assert_eq!(u32_at(&space, 8) >> 8, 0x02_0000);
         // Follow the list as a driver does.
@@ -212,13 +224,15 @@ mod tests {
         assert_eq!(u32_at(&space, 0x9c) >> 16, 63);
         assert_eq!(u32_at(&space, 0xa0), 0x10_2000);
         assert_eq!(u32_at(&space, 0xa4), 0x10_3000);
-        // No extended capability.
-        assert_eq!(u32_at(&space, 0x100), 0);
+        // One extended capability.
+        assert_eq!(u32_at(&space, 0x100), 0x0001_0003);
+        assert_eq!(u32_at(&space, 0x104), 0x89ab_cdef);
+        assert_eq!(u32_at(&space, 0x108), 0x0123_4567);
     }
 
     #[test]
     fn only_what_may_be_written_is() {
-        let mut space = ConfigSpace::new(64);
+        let mut space = ConfigSpace::new(64, 0x0123_4567_89ab_cdef);
         for at in (0..SIZE as u64)
             .step_by(2)
             .filter(|at| *at != DEVICE_CONTROL as u64)
@@ -239,7 +253,7 @@ mod tests {
 
     #[test]
     fn writes_have_effects() {
-        let mut space = ConfigSpace::new(64);
+        let mut space = ConfigSpace::new(64, 0x0123_4567_89ab_cdef);
         assert_eq!(space.write(0x9e, &[0x00, 0x80]), Some(Effect::Msix(true)));
         assert_eq!(space.write(0x9e, &[0x00, 0xc0]), None);
         assert_eq!(space.write(0x9f, &[0x00]), Some(Effect::Msix(false)));
@@ -250,7 +264,7 @@ mod tests {
 
     #[test]
     fn behind_the_end() {
-        let mut space = ConfigSpace::new(64);
+        let mut space = ConfigSpace::new(64, 0x0123_4567_89ab_cdef);
         assert_eq!(space.write(SIZE as u64 - 1, &[0xff; 8]), None);
         assert_eq!(space.write(u64::MAX, &[0xff; 8]), None);
         let mut bytes = [0xaa; 8];

@@ -66,10 +66,11 @@ pub struct Server {
 }
 
 impl Server {
-    /// Makes the server of `device`, called `name` in messages, for clients of `listener`. They
-    /// give it `memory`, and connect the vectors of `msix`.
+    /// Makes the server of `device`, called `name` in messages and `serial` in its configuration
+    /// space, for clients of `listener`. They give it `memory`, and connect the vectors of `msix`.
     pub fn new(
         name: &str,
+        serial: u64,
         listener: UnixListener,
         device: Arc<dyn Device>,
         memory: Arc<DmaSpace>,
@@ -87,7 +88,7 @@ impl Server {
             ),
             backend: Backend {
                 name: name.to_owned(),
-                config: ConfigSpace::new(vectors),
+                config: ConfigSpace::new(vectors, serial),
                 device,
                 memory,
                 msix,
@@ -401,6 +402,7 @@ mod tests {
         };
         let server = Server::new(
             "test",
+            0,
             UnixListener::bind(&path).unwrap(),
             Arc::new(device),
             memory.clone(),
@@ -495,7 +497,7 @@ mod tests {
     fn backend() -> Backend {
         Backend {
             name: "test".to_owned(),
-            config: ConfigSpace::new(4),
+            config: ConfigSpace::new(4, 0),
             device: Arc::new(Plain {
                 bytes: Mutex::default(),
                 resets: mpsc::channel().0,
