@@ -78,6 +78,7 @@ pub(crate) use self::{
     firmware::Remains,
     function::{
         bring_up,
+        condition::Stage,
         Function, //
     },
     interrupts::Taken,

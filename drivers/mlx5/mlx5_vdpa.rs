@@ -39,9 +39,11 @@ use vdpa::{
     worker::Stay, //
 };
 
+mod devlink;
 mod hca;
 mod net;
 mod show;
+mod views;
 
 module! {
     type: Module,
@@ -68,7 +70,9 @@ const NAME: &CStr = c"rust_mlx5_vdpa";
 #[pin_data]
 struct Module {
     #[pin]
-    driver: kernel::driver::Registration<pci::Adapter<Driver>>,
+    driver: kernel::driver::Registration<hardware::Adapter<Driver>>,
+    /// What debugfs shows of functions.
+    _views: hardware::Views,
     /// For the threads of functions; dropped when the driver has none any more.
     _stay: Stay,
 }
@@ -78,6 +82,7 @@ impl kernel::InPlaceModule for Module {
         // In this order: functions are bound while the driver is registered.
         try_pin_init!(Self {
             _stay: Stay::new(),
+            _views: hardware::Views::new(NAME),
             driver <- kernel::driver::Registration::new(
                 <Self as kernel::ModuleMetadata>::NAME,
                 module,
@@ -106,7 +111,16 @@ struct Driver {
     /// Where devices are added; none if the function cannot be one.
     #[pin]
     management: Mutex<Option<Attached<net::Manager>>>,
+    /// What the administrator sees of it.
+    #[pin]
+    shown: Mutex<Option<Shown>>,
     function: Arc<hca::Function>,
+}
+
+/// What the administrator sees of a function.
+struct Shown {
+    _devlink: devlink::Known,
+    _files: Option<Pin<KBox<views::Files>>>,
 }
 
 impl Driver {
@@ -144,6 +158,15 @@ impl Driver {
     }
 }
 
+impl Shown {
+    fn new(pdev: &pci::Device<Core<'_>>, function: &Arc<hca::Function>) -> Result<Self> {
+        Ok(Self {
+            _devlink: devlink::Known::new(pdev, function)?,
+            _files: views::Files::new(function)?,
+        })
+    }
+}
+
 impl pci::Driver for Driver {
     type IdInfo = ();
     type Data<'bound> = Self;
@@ -156,6 +179,7 @@ impl pci::Driver for Driver {
     ) -> impl PinInit<Self::Data<'bound>, Error> + 'bound {
         try_pin_init!(Self {
             function: Self::bring_up(pdev)?,
+            shown <- new_mutex!(Some(Shown::new(pdev, function)?)),
             management <- new_mutex!(Self::manage(pdev, function)?),
         })
     }
@@ -167,5 +191,21 @@ impl pci::Driver for Driver {
         // Waits for the users of devices.
         drop(management);
         this.function.end();
+        let shown = this.shown.lock().take();
+        drop(shown);
+    }
+}
+
+impl hardware::Driver for Driver {
+    fn pause(this: Pin<&Self::Data<'_>>) {
+        this.function.pause();
+    }
+
+    fn resume(this: Pin<&Self::Data<'_>>) {
+        this.function.resume();
+    }
+
+    fn shutdown(this: Pin<&Self::Data<'_>>) {
+        this.function.shutdown();
     }
 }

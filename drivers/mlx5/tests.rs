@@ -16,6 +16,8 @@ mod ring;
 mod sharing;
 #[path = "hca/command/slots.rs"]
 mod slots;
+#[path = "hca/command/times.rs"]
+mod times;
 
 mod hca {
     pub(crate) mod channel {

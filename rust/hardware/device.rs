@@ -57,9 +57,9 @@ impl Drop for Release {
 }
 
 impl Device {
-    /// Enables a device: its memory resources, DMA by addresses of `DMA_BITS` bits, and bus
-    /// mastering. It is disabled when it is unbound, after everything that it is given to keep
-    /// from here on was released.
+    /// Enables a device: its memory resources, and DMA by addresses of `DMA_BITS` bits, as soon as
+    /// that [is let](Self::start_dma). It is disabled when it is unbound, after everything that it
+    /// is given to keep from here on was released.
     ///
     /// To be called once, by `probe` and before any DMA.
     ///
@@ -81,7 +81,6 @@ impl Device {
         devres::register(pdev.as_ref(), Release(this.clone()), GFP_KERNEL)?;
         // SAFETY: The device has not been used for DMA yet: that needs this function to return.
         unsafe { pdev.dma_set_mask_and_coherent(DmaMask::new::<DMA_BITS>())? };
-        pdev.set_master();
         Ok(this)
     }
 

@@ -9,6 +9,8 @@ pub(crate) mod failure;
 mod mailbox;
 pub(crate) mod queue;
 mod slots;
+pub(crate) mod tally;
+mod times;
 mod user;
 
 use kernel::{
@@ -24,6 +26,7 @@ use prm::{
     layout::set_bits,
     Command,
     Layout,
+    ObjectType,
     Opcode,
     Status, //
 };
@@ -33,7 +36,10 @@ pub(crate) use self::failure::{
     Failure,
     Reason, //
 };
-use self::slots::Lane;
+use self::{
+    slots::Lane,
+    times::Kind, //
+};
 
 impl Failure {
     /// The command `C` was not sent.
@@ -51,6 +57,7 @@ impl From<Failure> for Error {
 /// A command to be executed.
 pub(crate) struct Request {
     opcode: Opcode,
+    object: Option<ObjectType>,
     input: KVVec<u8>,
     /// The length of the output in bytes.
     room: usize,
@@ -97,6 +104,7 @@ impl Request {
             .map_err(no_memory)?;
         Ok(Self {
             opcode: C::OPCODE,
+            object: C::OBJECT,
             input,
             room: C::Output::INFO.bytes + room,
         })
@@ -127,6 +135,14 @@ impl Request {
             set::<InputHeader>(&mut self.input, "uid", uid.into());
         }
         self
+    }
+
+    /// What it is counted as.
+    fn kind(&self) -> Kind {
+        Kind {
+            opcode: self.opcode,
+            object: self.object,
+        }
     }
 
     fn lane(&self) -> Lane {

@@ -48,6 +48,9 @@ use super::{
     registers::UAR_BYTES, //
 };
 
+/// A page of the queue, whatever the host's pages are.
+const PAGE: usize = 4096;
+
 /// Who is told of events.
 pub(crate) trait Sink: Send + Sync {
     /// An event came. Called with interrupts off.
@@ -196,8 +199,8 @@ impl Eq {
                 .set_intr(line.number());
         };
         let mut pages = KVec::new();
-        for page in 0..len.div_ceil(kernel::page::PAGE_SIZE) {
-            let addr = memory.addr() + (page * kernel::page::PAGE_SIZE) as u64;
+        for at in (0..len).step_by(PAGE) {
+            let addr = memory.addr() + at as u64;
             pages
                 .extend_from_slice(&addr.to_be_bytes(), GFP_KERNEL)
                 .map_err(|error| not_made(error.into()))?;

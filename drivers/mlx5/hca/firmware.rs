@@ -190,7 +190,7 @@ impl Firmware {
         }
     }
 
-    /// The firmware is to be stopped before memory that it may use is given back.
+    /// Something may be left in the firmware that nobody can end.
     pub(crate) fn distrust(&self) {
         self.unclean.store(true, Relaxed);
     }
@@ -234,12 +234,10 @@ impl Firmware {
         self.queue.is_dead()
     }
 
-    /// Keeps the firmware from using memory, if it may do so yet.
+    /// Keeps the firmware from using any memory, however it was left.
     pub(crate) fn stop(&self) {
         self.queue.kill();
-        if self.unclean.load(Relaxed) || self.queue.has_lost() {
-            self.segment.disable();
-            self.device.stop_dma();
-        }
+        self.segment.disable();
+        self.device.stop_dma();
     }
 }

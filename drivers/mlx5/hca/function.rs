@@ -1,76 +1,58 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The function as a whole, for as long as its device is bound: firmware that runs, or that died
-//! and is waited for.
+//! The function as a whole, for as long as its device is bound.
 //!
-//! ```text
-//!               dead                  well again
-//!   running ───────────> waiting ────────────────────> running
-//!      ^                  │   ^                           │
-//!      │                  │   └──── bring-up fails ───────┤
-//!   bring_up              v                               │
-//!                     given up <──── too often ───────────┘
-//! ```
-//!
-//! One thread looks at the firmware every second, and takes it down and brings it up again.
+//! A thread looks after the firmware: [`life`]. What happens to the device (it sleeps, is reset, or
+//! the system goes down) and what the administrator asks for comes in here.
+
+pub(crate) mod condition;
+mod life;
 
 use core::fmt;
 
-use hardware::Device;
+use hardware::{
+    Device,
+    Views, //
+};
 use kernel::{
+    debugfs::Dir,
     device::Core,
     new_mutex,
     pci,
     prelude::*,
     sync::{
-        atomic::{
-            Atomic,
-            Relaxed, //
-        },
         Arc,
-        Mutex,
-        SetOnce, //
+        Mutex, //
     }, //
 };
-use vdpa::worker::{
-    self,
-    Worker, //
-};
+use vdpa::worker::Worker;
 
+use self::{
+    condition::{
+        Condition,
+        Stage, //
+    },
+    life::Life, //
+};
 use super::{
     clients::{
         Client,
         Clients,
         Membership, //
     },
-    command::Failure,
-    era::Era,
-    health::{
-        pulse::{
-            Death,
-            Verdict, //
-        },
-        Watch,
-        PERIOD, //
+    command::{
+        tally::Tally,
+        Failure, //
     },
+    era::Era,
     init_segment::InitSegment,
     interrupts::{
         Interrupts,
         Taken, //
     },
-    registers::Registers,
-    running::{
-        Running,
-        Trouble, //
-    }, //
+    registers::Registers, //
 };
 use crate::show::Show;
-
-/// How often in a row firmware is brought up in vain before it is given up.
-const ATTEMPTS: u32 = 5;
-
-/// How many looks a firmware has to be well again, for each attempt: a reset takes a minute.
-const LOOKS: u32 = 120;
 
 /// A function, from the binding of its device to its end.
 ///
@@ -80,37 +62,10 @@ pub(crate) struct Function {
     /// `None` behind the end: nothing is brought up any more.
     #[pin]
     worker: Mutex<Option<Worker>>,
+    /// Where debugfs shows it.
+    #[pin]
+    dir: Mutex<Option<Dir>>,
     life: Arc<Life>,
-}
-
-/// What the thread looks after.
-#[pin_data]
-struct Life {
-    /// Held over commands: only this thread, and whoever begins and ends its work, takes it.
-    #[pin]
-    state: Mutex<State>,
-    /// The firmware that runs, for others.
-    #[pin]
-    era: Mutex<Option<Arc<Era>>>,
-    clients: Arc<Clients>,
-    interrupts: Arc<Interrupts>,
-    device: Arc<Device>,
-    registers: Arc<Registers>,
-    segment: InitSegment,
-    timeout_ms: u32,
-    /// Whether somebody wants the firmware taken down and brought up again.
-    wanted_anew: Atomic<bool>,
-    /// By which the thread is woken again.
-    handle: SetOnce<worker::Handle>,
-}
-
-enum State {
-    /// The firmware runs.
-    Running(Running, Watch),
-    /// It died. So often it was brought up in vain since, and so often looked at since the last.
-    Waiting { attempts: u32, looks: u32 },
-    /// Nothing more is tried.
-    GivenUp,
 }
 
 /// Brings a function up, with no command taking longer than `timeout_ms` milliseconds. What failed
@@ -123,16 +78,21 @@ pub(crate) fn bring_up(pdev: &pci::Device<Core<'_>>, timeout_ms: u32) -> Result<
     let device = Device::enable::<64>(pdev)?;
     let registers = Registers::map(pdev)?;
     let segment = InitSegment::new(&registers);
+    clear(pdev, &segment);
     segment.wait().inspect_err(|_| {
         dev_err!(pdev, "the firmware does not start\n");
     })?;
     let interrupts = Interrupts::new(&device, pdev).inspect_err(|error| {
         dev_err!(pdev, "no interrupt vector: error {}\n", -error.to_errno());
     })?;
+    device.save()?;
     let clients = Clients::new()?;
-    let version = segment.version();
-    let line = interrupts.shared()?;
-    let running = Running::new(&device, &registers, line, timeout_ms).map_err(|trouble| {
+    let tally = Tally::new()?;
+    let life = Life::new(
+        clients, interrupts, device, registers, segment, tally, timeout_ms,
+    )?;
+    let version = life.version();
+    life.begin().map_err(|trouble| {
         dev_err!(
             pdev,
             "firmware {}: bring-up failed: {}\n",
@@ -141,39 +101,39 @@ pub(crate) fn bring_up(pdev: &pci::Device<Core<'_>>, timeout_ms: u32) -> Result<
         );
         Error::from(trouble)
     })?;
-    let era = running.era().clone();
-    let state = State::Running(running, Watch::new());
-    let life = Arc::pin_init(
-        pin_init!(Life {
-            state <- new_mutex!(state),
-            era <- new_mutex!(Some(era)),
-            clients,
-            interrupts,
-            device,
-            registers,
-            segment,
-            timeout_ms,
-            wanted_anew: Atomic::new(false),
-            handle: SetOnce::new(),
-        }),
-        GFP_KERNEL,
-    )?;
     let worker = Worker::new(c"mlx5-vdpa-health", life.clone())?;
-    life.handle.populate(worker.handle());
-    worker.handle().queue_after(PERIOD);
+    life.attend(worker.handle());
     Arc::pin_init(
         pin_init!(Function {
             worker <- new_mutex!(Some(worker)),
+            dir <- new_mutex!(Views::dir(pdev.as_ref().name())),
             life,
         }),
         GFP_KERNEL,
     )
 }
 
+/// Sees to it that the firmware uses nothing that another driver, or another kernel, gave it: memory
+/// is not to be reached by a device whose firmware goes on where it was.
+fn clear(pdev: &pci::Device<Core<'_>>, segment: &InitSegment) {
+    if segment.is_disabled() {
+        // By its own words, which are those to this driver's last.
+        return;
+    }
+    if let Err(error) = Device::reset(pdev) {
+        dev_warn!(
+            pdev,
+            "it cannot be reset (error {}): what its last driver left is not known\n",
+            -error.to_errno()
+        );
+        segment.disable();
+    }
+}
+
 impl Function {
     /// The firmware that runs; `None` while there is none.
     pub(crate) fn era(&self) -> Option<Arc<Era>> {
-        self.life.era.lock().clone()
+        self.life.era()
     }
 
     /// Tells `client` of the firmware's death and life from now on, until the membership is dropped.
@@ -185,17 +145,32 @@ impl Function {
     ///
     /// `ENOMEM`.
     pub(crate) fn join(&self, client: Arc<dyn Client>) -> Result<Membership> {
-        Clients::join(&self.life.clients, client)
+        Clients::join(self.life.clients(), client)
     }
 
     /// An interrupt vector that nobody else has; or if all are taken, one that the fewest share.
     pub(crate) fn take_vector(&self) -> Taken {
-        Interrupts::take(&self.life.interrupts)
+        Interrupts::take(self.life.interrupts())
     }
 
     /// The function's device, as what messages are about as well.
     pub(crate) fn device(&self) -> &Arc<Device> {
-        &self.life.device
+        self.life.device()
+    }
+
+    /// Where debugfs shows it; `None` where nobody could see that, and behind the end.
+    pub(crate) fn dir(&self) -> Option<Dir> {
+        self.dir.lock().clone()
+    }
+
+    /// What became of its commands.
+    pub(crate) fn tally(&self) -> &Tally {
+        self.life.tally()
+    }
+
+    /// How it is.
+    pub(crate) fn condition(&self) -> Condition {
+        self.life.condition()
     }
 
     /// Takes the firmware down and brings it up again, as if it had died. For who could not take
@@ -218,15 +193,49 @@ impl Function {
     }
 
     fn start_anew(&self, why: impl fmt::Display) {
-        let device: &Device = &self.life.device;
         self.life.quiesce();
         // Once is enough.
-        if !self.life.wanted_anew.xchg(true, Relaxed) {
+        if !self.life.want_anew() {
+            let device: &Device = self.device();
             dev_err!(device, "the firmware is started anew: {}\n", Show(why));
         }
-        if let Some(handle) = self.life.handle.as_ref() {
-            handle.queue();
+    }
+
+    /// Brings firmware that died up, as the administrator asks for it, even if it was given up.
+    /// Returns at once.
+    ///
+    /// # Errors
+    ///
+    /// `EBUSY` while the device sleeps or is reset.
+    pub(crate) fn revive(&self) -> Result {
+        if self.condition().stage == Stage::Paused {
+            return Err(EBUSY);
         }
+        self.life.revive();
+        Ok(())
+    }
+
+    /// Leaves firmware that died alone until it is to be [revived](Self::revive).
+    pub(crate) fn hold(&self) {
+        self.life.hold();
+    }
+
+    /// Takes the firmware down, for the device is about to be reset or to lose its power. When this
+    /// returns nothing is used that it was given.
+    pub(crate) fn pause(&self) {
+        self.life.pause();
+    }
+
+    /// Brings it up again.
+    pub(crate) fn resume(&self) {
+        self.life.resume();
+    }
+
+    /// The system goes down: nothing is used any more that the firmware was given. Its users, and
+    /// all else, are left as they are.
+    pub(crate) fn shutdown(&self) {
+        self.life.end();
+        self.life.pause();
     }
 
     /// Takes the firmware down for good. Its users are gone.
@@ -234,13 +243,13 @@ impl Function {
     /// May be called more than once.
     pub(crate) fn end(&self) {
         // First: nothing is brought up behind the end.
+        self.life.end();
         let worker = self.worker.lock().take();
         drop(worker);
-        let era = self.life.era.lock().take();
-        drop(era);
-        let mut state = self.life.state.lock();
-        // What runs ends before something else takes its place.
-        *state = State::GivenUp;
+        self.life.finish();
+        // Another function may be called the same from here on.
+        let dir = self.dir.lock().take();
+        drop(dir);
     }
 }
 
@@ -248,127 +257,5 @@ impl Function {
 impl PinnedDrop for Function {
     fn drop(self: Pin<&mut Self>) {
         self.end();
-    }
-}
-
-impl worker::Run for Life {
-    fn run(&self) {
-        let mut state = self.state.lock();
-        if let Some(next) = self.next(&mut state) {
-            // What runs ends before something else takes its place.
-            *state = next;
-            self.show(&state);
-        }
-        if let (State::Running(..) | State::Waiting { .. }, Some(handle)) =
-            (&*state, self.handle.as_ref())
-        {
-            handle.queue_after(PERIOD);
-        }
-    }
-}
-
-impl Life {
-    /// Looks at the firmware. Returns what becomes of it, if it does not stay as it is.
-    fn next(&self, state: &mut State) -> Option<State> {
-        match state {
-            State::Running(running, watch) => {
-                self.interrupts.look();
-                let mut verdict = watch.look(&self.segment);
-                if running.firmware().is_dead() {
-                    // A command found nobody, even if somebody answers again by now.
-                    verdict = Verdict::Dead(Death::Gone);
-                }
-                let is_dead = self.judge(verdict);
-                let wanted_anew = self.wanted_anew.xchg(false, Relaxed);
-                if !is_dead && !wanted_anew {
-                    return None;
-                }
-                // Before somebody is told that nothing is used any more.
-                self.quiesce();
-                // No command is waited for from here on, and what the firmware has ends unasked.
-                running.firmware().distrust();
-                running.firmware().queue().kill();
-                let era = self.era.lock().take();
-                drop(era);
-                self.clients.each(|client| client.died());
-                Some(State::Waiting {
-                    attempts: 0,
-                    looks: 0,
-                })
-            }
-            State::Waiting { attempts, looks } => {
-                // Firmware that did not say that it let go of what it was given may yet use it.
-                let is_disabled = self.segment.is_disabled();
-                if !is_disabled && !self.segment.is_gone() {
-                    // Who was away when it was told is told again.
-                    self.segment.disable();
-                }
-                if !is_disabled || !self.segment.is_ready() {
-                    *looks += 1;
-                    return (*looks >= LOOKS).then(|| self.give_up());
-                }
-                self.device.start_dma();
-                let running = self
-                    .interrupts
-                    .shared()
-                    .map_err(|error| Trouble::System("interrupt vector", error))
-                    .and_then(|line| {
-                        Running::new(&self.device, &self.registers, line, self.timeout_ms)
-                    });
-                match running {
-                    Ok(running) => {
-                        // What was wanted of the firmware before is done with this.
-                        self.wanted_anew.store(false, Relaxed);
-                        Some(State::Running(running, Watch::new()))
-                    }
-                    Err(trouble) => {
-                        let device: &Device = &self.device;
-                        dev_err!(device, "bring-up failed again: {}\n", Show(&trouble));
-                        *attempts += 1;
-                        *looks = 0;
-                        (*attempts >= ATTEMPTS).then(|| self.give_up())
-                    }
-                }
-            }
-            State::GivenUp => None,
-        }
-    }
-
-    /// Has the device use nothing that it was given, from now until firmware is brought up again.
-    fn quiesce(&self) {
-        self.segment.disable();
-        self.device.stop_dma();
-    }
-
-    /// Shows others the firmware that lives again.
-    fn show(&self, state: &State) {
-        if let State::Running(running, _) = state {
-            let era = running.era();
-            let none = self.era.lock().replace(era.clone());
-            drop(none);
-            self.clients.each(|client| client.lives(era));
-        }
-    }
-
-    /// Says what is wrong; returns whether the firmware is dead.
-    fn judge(&self, verdict: Verdict) -> bool {
-        let device: &Device = &self.device;
-        match verdict {
-            Verdict::Well => false,
-            Verdict::Ill(syndrome) => {
-                dev_warn!(device, "the firmware is not well: {}\n", Show(syndrome));
-                false
-            }
-            Verdict::Dead(death) => {
-                dev_err!(device, "the firmware is dead: {}\n", Show(death));
-                true
-            }
-        }
-    }
-
-    fn give_up(&self) -> State {
-        let device: &Device = &self.device;
-        dev_err!(device, "the firmware is given up; bind the device again\n");
-        State::GivenUp
     }
 }

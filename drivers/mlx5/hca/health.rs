@@ -15,8 +15,11 @@ use self::pulse::{
 };
 use super::init_segment::InitSegment;
 
-/// How often the firmware is looked at, in milliseconds: it changes its counter more often.
+/// How often the firmware is looked at, in milliseconds.
 pub(crate) const PERIOD: u32 = 1000;
+
+/// In how many milliseconds it changes its counter.
+const BEAT: i64 = 2000;
 
 /// What is known of the firmware's health.
 pub(crate) struct Watch {
@@ -34,12 +37,13 @@ impl Watch {
         }
     }
 
-    /// Looks at the firmware. To be called every [`PERIOD`], or more often.
-    pub(crate) fn look(&mut self, segment: &InitSegment) -> Verdict {
-        let is_poll = self.polled.elapsed().as_millis() >= i64::from(PERIOD) / 2;
+    /// Looks at the firmware. To be called every [`PERIOD`], or more often. `is_deaf` says that there
+    /// are commands that were not answered in time.
+    pub(crate) fn look(&mut self, segment: &InitSegment, is_deaf: bool) -> Verdict {
+        let is_poll = self.polled.elapsed().as_millis() >= BEAT;
         if is_poll {
             self.polled = Instant::now();
         }
-        self.pulse.judge(segment.health(), is_poll)
+        self.pulse.judge(segment.health(), is_poll, is_deaf)
     }
 }

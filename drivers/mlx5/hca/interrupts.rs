@@ -215,6 +215,11 @@ impl Interrupts {
         }
     }
 
+    /// How many vectors there are.
+    pub(crate) fn count(&self) -> usize {
+        self.all.len()
+    }
+
     /// A vector that nobody else has; or if all are taken, one that the fewest share.
     pub(crate) fn take(this: &Arc<Self>) -> Taken {
         let index = this.sharing.lock().take();

@@ -54,6 +54,7 @@ use super::{
             Outcome,
             Queue, //
         },
+        tally::Tally,
         Failure,
         Reason,
         Request, //
@@ -85,6 +86,7 @@ const LOG_ASYNC: u8 = 8;
 /// Firmware that runs. Field order is the order of teardown.
 pub(crate) struct Running {
     era: EraEnd,
+    board: Board,
     _in_use: InUse,
     _page_work: Worker,
     _async_events: Eq,
@@ -304,7 +306,8 @@ impl fmt::Display for Trouble {
 
 impl Running {
     /// Brings the firmware up, with `line` for what it has to say, and no command taking longer than
-    /// `timeout_ms` milliseconds. It has started by itself already.
+    /// `timeout_ms` milliseconds; what becomes of them is counted in `tally`. It has started by
+    /// itself already. `begin` is given the command queue before the first command.
     ///
     /// # Errors
     ///
@@ -314,11 +317,14 @@ impl Running {
         registers: &Arc<Registers>,
         line: &Arc<Line>,
         timeout_ms: u32,
+        tally: &Arc<Tally>,
+        begin: impl FnOnce(&Arc<Queue>),
     ) -> Result<Self, Trouble> {
         let segment = InitSegment::new(registers);
         let geometry = segment.geometry().map_err(Trouble::Revision)?;
-        let queue = Queue::new(segment.clone(), device, geometry, timeout_ms)
+        let queue = Queue::new(segment.clone(), device, geometry, timeout_ms, tally)
             .map_err(Trouble::no("command queue"))?;
+        begin(&queue);
         // The firmware may begin with its command interface only now that it knows where that is.
         segment.wait().map_err(Trouble::no("command interface"))?;
         let no_memory = Trouble::no("memory");
@@ -406,6 +412,7 @@ impl Running {
         .map_err(Trouble::no("memory"))?;
         Ok(Self {
             era: EraEnd(era),
+            board: inquiry.board,
             _in_use: InUse::new(&firmware),
             _page_work: page_work,
             _async_events: async_events,
@@ -430,6 +437,11 @@ impl Running {
     /// What others see of it.
     pub(crate) fn era(&self) -> &Arc<Era> {
         &self.era.0
+    }
+
+    /// The board.
+    pub(crate) fn board(&self) -> Board {
+        self.board
     }
 }
 
@@ -458,7 +470,13 @@ fn choose_interface(firmware: &Firmware) -> Result<(), Failure> {
 }
 
 /// The set of parameters of a board, by which its firmware is chosen.
-struct Board([u8; 16]);
+#[derive(Clone, Copy)]
+pub(crate) struct Board([u8; 16]);
+
+impl Board {
+    /// It is not known.
+    pub(crate) const NONE: Self = Self([0; 16]);
+}
 
 impl fmt::Display for Board {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

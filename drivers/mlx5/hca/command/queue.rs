@@ -59,6 +59,8 @@ use super::{
         Lane,
         Slots, //
     },
+    tally::Tally,
+    times::End,
     Failure,
     Reason,
     Reply,
@@ -103,6 +105,7 @@ static UNTOLD: RateLimit = RateLimit::new();
 pub(crate) struct Queue {
     segment: InitSegment,
     device: Arc<Device>,
+    tally: Arc<Tally>,
     entries: Memory,
     log_stride: u8,
     timeout_ms: u32,
@@ -155,9 +158,18 @@ struct Flight {
 /// The outcome of a command.
 pub(crate) type Outcome = Result<Reply, Failure>;
 
+/// As what a command that came back is counted.
+fn end(outcome: &Outcome) -> End {
+    match outcome {
+        Ok(_) => End::Done,
+        Err(failure) if matches!(failure.reason, Reason::Refused { .. }) => End::Refused,
+        Err(_) => End::Lost,
+    }
+}
+
 impl Queue {
-    /// Makes a command queue and tells the firmware of it. No command takes longer than
-    /// `timeout_ms` milliseconds.
+    /// Makes a command queue and tells the firmware of it, which begins a life. No command takes
+    /// longer than `timeout_ms` milliseconds. What becomes of them is counted in `tally`.
     ///
     /// # Errors
     ///
@@ -168,6 +180,7 @@ impl Queue {
         device: &Arc<Device>,
         geometry: Geometry,
         timeout_ms: u32,
+        tally: &Arc<Tally>,
     ) -> Result<Arc<Self>> {
         let slots = Slots::new(geometry.log_entries).ok_or(EINVAL)?;
         let bytes = slots.len() << geometry.log_stride;
@@ -191,6 +204,7 @@ impl Queue {
             pin_init!(Self {
                 segment,
                 device: device.clone(),
+                tally: tally.clone(),
                 entries,
                 log_stride: geometry.log_stride,
                 timeout_ms,
@@ -202,6 +216,7 @@ impl Queue {
             }),
             GFP_KERNEL,
         )?;
+        this.tally.begin();
         this.segment.set_queue(addr);
         Ok(this)
     }
@@ -569,9 +584,13 @@ impl Queue {
             else {
                 return;
             };
+            let us = flight.since.elapsed().as_micros_ceil().unsigned_abs();
             *outcome = if is_done {
-                self.finish(request, flight)
+                let outcome = self.finish(request, flight);
+                self.tally.add(request.kind(), end(&outcome), us);
+                outcome
             } else {
+                self.tally.add(request.kind(), End::Lost, us);
                 self.lose(flight);
                 let reason = if dead {
                     Reason::Dead

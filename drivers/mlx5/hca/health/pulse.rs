@@ -12,7 +12,8 @@ use prm::{
     layout::Field, //
 };
 
-/// How often the counter may be found as it was before the firmware is taken for dead.
+/// How often in a row the counter may be found as it was: it stands still then. That alone is no
+/// death: firmware that is being exchanged, or resets another function, counts later.
 const MISSES: u8 = 3;
 
 /// In the severity: the firmware asks for a reset.
@@ -62,8 +63,10 @@ pub(crate) enum Death {
     TakenAway,
     /// The firmware asks for a reset.
     ResetRequested(Syndrome),
-    /// The health counter stands still.
+    /// The health counter stands still, and a command was not answered.
     Silent,
+    /// The driver could not take something away, and starts it anew.
+    Wanted,
 }
 
 impl fmt::Display for Death {
@@ -72,7 +75,28 @@ impl fmt::Display for Death {
             Self::Gone => f.write_str("the device does not answer"),
             Self::TakenAway => f.write_str("the function was disabled or reset"),
             Self::ResetRequested(syndrome) => write!(f, "it asks for a reset: {syndrome}"),
-            Self::Silent => f.write_str("its health counter stands still"),
+            Self::Silent => {
+                f.write_str("its health counter stands still, and commands are not answered")
+            }
+            Self::Wanted => f.write_str("it kept what the driver wanted back"),
+        }
+    }
+}
+
+/// What is wrong with firmware that goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Illness {
+    /// By its own words.
+    Said(Syndrome),
+    /// The health counter stands still.
+    Still,
+}
+
+impl fmt::Display for Illness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Said(syndrome) => syndrome.fmt(f),
+            Self::Still => f.write_str("its health counter stands still"),
         }
     }
 }
@@ -83,7 +107,7 @@ pub(crate) enum Verdict {
     /// Well, or no worse than before.
     Well,
     /// Something new is wrong, and it goes on.
-    Ill(Syndrome),
+    Ill(Illness),
     /// It is of no use any more.
     Dead(Death),
 }
@@ -98,8 +122,8 @@ pub(crate) struct Pulse {
 
 impl Pulse {
     /// Judges a reading. `is_poll` says that it was time for the counter to change since the last
-    /// one.
-    pub(crate) fn judge(&mut self, reading: Reading, is_poll: bool) -> Verdict {
+    /// one, `is_deaf` that there are commands that were not answered in time.
+    pub(crate) fn judge(&mut self, reading: Reading, is_poll: bool, is_deaf: bool) -> Verdict {
         if reading.firmware == u32::MAX {
             return Verdict::Dead(Death::Gone);
         }
@@ -110,17 +134,26 @@ impl Pulse {
         if reading.asks_for_reset() {
             return Verdict::Dead(Death::ResetRequested(syndrome));
         }
+        let mut is_news = false;
         if is_poll {
             let same = self.counter == Some(reading.counter);
-            self.misses = if same { self.misses + 1 } else { 0 };
+            self.misses = if same {
+                self.misses.saturating_add(1)
+            } else {
+                0
+            };
             self.counter = Some(reading.counter);
-            if self.misses >= MISSES {
-                return Verdict::Dead(Death::Silent);
-            }
+            is_news = self.misses == MISSES;
+        }
+        if self.misses >= MISSES && is_deaf {
+            return Verdict::Dead(Death::Silent);
         }
         let before = core::mem::replace(&mut self.syndrome, reading.syndrome);
         if reading.syndrome != 0 && reading.syndrome != before {
-            return Verdict::Ill(syndrome);
+            return Verdict::Ill(Illness::Said(syndrome));
+        }
+        if is_news {
+            return Verdict::Ill(Illness::Still);
         }
         Verdict::Well
     }
@@ -139,14 +172,33 @@ mod tests {
     };
 
     #[test]
-    fn a_counter_that_stands_still_is_the_end() {
+    fn a_counter_that_stands_still_is_told_once() {
         let mut pulse = Pulse::default();
         for _ in 0..3 {
-            assert_eq!(pulse.judge(WELL, true), Verdict::Well);
+            assert_eq!(pulse.judge(WELL, true, true), Verdict::Well);
+        }
+        assert_eq!(pulse.judge(WELL, false, false), Verdict::Well);
+        let ill = Verdict::Ill(Illness::Still);
+        assert_eq!(pulse.judge(WELL, true, false), ill);
+        for _ in 0..1000 {
+            assert_eq!(pulse.judge(WELL, true, false), Verdict::Well);
+        }
+    }
+
+    #[test]
+    fn who_does_not_answer_either_is_dead() {
+        let mut pulse = Pulse::default();
+        for _ in 0..3 {
+            assert_eq!(pulse.judge(WELL, true, true), Verdict::Well);
         }
         let dead = Verdict::Dead(Death::Silent);
-        assert_eq!(pulse.judge(WELL, false), Verdict::Well);
-        assert_eq!(pulse.judge(WELL, true), dead);
+        assert_eq!(pulse.judge(WELL, true, true), dead);
+        // One that counts may just be slow.
+        let mut pulse = Pulse::default();
+        for counter in 0..100 {
+            let reading = Reading { counter, ..WELL };
+            assert_eq!(pulse.judge(reading, true, true), Verdict::Well);
+        }
     }
 
     #[test]
@@ -157,7 +209,7 @@ mod tests {
                 counter: round / 3,
                 ..WELL
             };
-            assert_eq!(pulse.judge(reading, true), Verdict::Well);
+            assert_eq!(pulse.judge(reading, true, true), Verdict::Well);
         }
     }
 
@@ -169,10 +221,16 @@ mod tests {
             severity: 0x0b,
             ..WELL
         };
-        assert_eq!(pulse.judge(ill, false), Verdict::Ill(Syndrome(0x10)));
-        assert_eq!(pulse.judge(ill, false), Verdict::Well);
-        assert_eq!(pulse.judge(WELL, false), Verdict::Well);
-        assert_eq!(pulse.judge(ill, false), Verdict::Ill(Syndrome(0x10)));
+        assert_eq!(
+            pulse.judge(ill, false, false),
+            Verdict::Ill(Illness::Said(Syndrome(0x10)))
+        );
+        assert_eq!(pulse.judge(ill, false, false), Verdict::Well);
+        assert_eq!(pulse.judge(WELL, false, false), Verdict::Well);
+        assert_eq!(
+            pulse.judge(ill, false, false),
+            Verdict::Ill(Illness::Said(Syndrome(0x10)))
+        );
     }
 
     #[test]
@@ -198,7 +256,7 @@ mod tests {
             (gone, "the device does not answer"),
             (disabled, "the function was disabled or reset"),
         ] {
-            match Pulse::default().judge(reading, false) {
+            match Pulse::default().judge(reading, false, false) {
                 Verdict::Dead(death) => assert_eq!(death.to_string(), text),
                 verdict => panic!("{verdict:?}"),
             }
