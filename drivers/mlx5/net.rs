@@ -35,6 +35,7 @@ mod stats;
 mod steering;
 mod stop;
 mod trouble;
+mod view;
 mod watch;
 mod wire;
 

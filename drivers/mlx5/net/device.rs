@@ -58,6 +58,11 @@ use super::{
     offer::Offer,
     port,
     trouble::Trouble,
+    view::{
+        Calls,
+        Queues,
+        QueuesFile, //
+    },
     watch::{
         Alarm,
         Watch, //
@@ -78,6 +83,7 @@ const VENDOR_ID: u32 = 0x15b3;
 #[pin_data(PinnedDrop)]
 pub(crate) struct NetDevice {
     machine: Arc<Machine>,
+    calls: Arc<Calls>,
     /// What ends before the device's data do.
     #[pin]
     running: Mutex<Option<Running>>,
@@ -85,6 +91,8 @@ pub(crate) struct NetDevice {
 
 /// What a device has while it is on the bus.
 struct Running {
+    /// What debugfs shows of its virtqueues.
+    file: Option<QueuesFile>,
     /// Among who is told of the firmware's death and life.
     membership: Membership,
     /// Looks at what happens by itself.
@@ -170,7 +178,17 @@ impl NetDevice {
         let membership = function.join(alarm.clone())?;
         // What happened before is not told of.
         alarm.ring();
+        let calls = Calls::new(offer.queues())?;
+        let queues = Queues {
+            machine: machine.clone(),
+            calls: calls.clone(),
+        };
+        let file = function
+            .dir()
+            .map(|dir| queues.show(&dir.subdir(name)))
+            .transpose()?;
         let running = Running {
+            file,
             membership,
             watch,
             control,
@@ -179,6 +197,7 @@ impl NetDevice {
         Arc::pin_init(
             pin_init!(Self {
                 machine,
+                calls,
                 running <- new_mutex!(Some(running)),
             }),
             GFP_KERNEL,
@@ -189,6 +208,7 @@ impl NetDevice {
     pub(crate) fn end(&self) {
         let running = self.running.lock().take();
         let Some(Running {
+            file,
             membership,
             watch,
             control,
@@ -197,6 +217,7 @@ impl NetDevice {
         else {
             return;
         };
+        drop(file);
         drop(membership);
         // These wait for their turns: nothing is made anew behind the end.
         drop(watch);
@@ -319,6 +340,7 @@ impl Operations for NetDevice {
     }
 
     fn kick_vq(dev: &Device<Self>, index: u16) {
+        dev.calls.add(index);
         dev.machine.kick(index);
     }
 
