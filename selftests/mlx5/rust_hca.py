@@ -481,7 +481,6 @@ def device(model):
             with mlx5.KernelLog() as log:
                 with model.fault(function, kind, **fields):
                     log.wait("the firmware is dead", 20)
-                    time.sleep(1)
                 log.wait(": ready", 20)
             vdpa.wait_until(lambda: model.objects(function) == with_device, "objects", 20)
         with mlx5.KernelLog() as log:
