@@ -78,16 +78,18 @@ class Port:
 
 
 def converse(show, first, second):
-    """Traffic between two guests, and from both to the uplink.  Of each: its name,
-    itself, and its port.
+    """Traffic between two guests, and from both to the uplink.  Of each: of which
+    kind it is, itself, and its port.
     """
     (one, guest, here), (two, other, there) = first, second
-    show.step(f"  ping and TCP between the {one} and the {two}, both ways, every byte checked")
+    show.step(f"  ping and TCP, {one} and {two} guest, both ways, every byte checked")
     neighbour = traffic.Neighbour(other, there.address, here.address)
-    show.said(f"{one}, {two}", traffic.both_ways(guest, neighbour, names=(one, two)))
+    show.said(f"{one}, {two}", traffic.both_ways(guest, neighbour,
+                                                 names=(f"{one} guest", f"{two} guest")))
     show.step(f"  ping and TCP to {mlx5.UPLINK}, a machine behind the uplink of the NIC")
-    for name, sender, _ in (first, second):
-        show.said(f"{name}, uplink", traffic.outwards(sender, mlx5.UPLINK, (name, "uplink")))
+    for kind, sender, _ in (first, second):
+        show.said(f"{kind}, uplink", traffic.outwards(sender, mlx5.UPLINK,
+                                                      (f"{kind} guest", "uplink")))
 
 
 def show_guests(show, probe, first, second):
@@ -102,19 +104,19 @@ def show_guests(show, probe, first, second):
             rung, called = second.doorbells(), probe.of(second.device)
             traffic.prepare(legacy, first.address)
             traffic.prepare(modern, second.address)
-            converse(show, ("legacy guest", legacy, first), ("modern guest", modern, second))
+            converse(show, ("legacy", legacy, first), ("modern", modern, second))
             rung, called = second.doorbells() - rung, probe.of(second.device) - called
             data = sum(called[queue] for queue in DATA)
             assert rung, "the NIC heard no kick of the modern guest"
             assert not data, f"{data} kicks of the modern guest were calls of kick_vq"
             assert called[CONTROL], "kicks are not counted"
-            show.said("modern guest", [("kicks of the queues that move frames",
-                                        f"{rung} heard by the NIC, {data} calls of kick_vq")])
+            show.said("modern", [("kicks of the queues that move frames",
+                                  f"{rung} heard by the NIC, {data} calls of kick_vq")])
         show.step("  the modern guest is off; its device stays as it is")
         with second.start("legacy", joined.LEGACY) as other:
             show.boots("legacy", other)
             traffic.prepare(other, second.address)
-            converse(show, ("legacy guest", legacy, first), ("new legacy guest", other, second))
+            converse(show, ("legacy", legacy, first), ("new legacy", other, second))
 
 
 def main():
