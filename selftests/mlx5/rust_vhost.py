@@ -47,9 +47,10 @@ def kinds(model):
             with kicks.Kicks() as probe:
                 joined.streams(model, guest, port)
                 called = probe.of(device)
-            # Those that are looked for in vain where doorbells are mapped.
+            # Those that are looked for in vain where doorbells are mapped; the
+            # hardware is seldom without buffers to receive into.
             ktap.say(f"calls of kick_vq: {dict(called)}")
-            assert called[0] and called[1], "kicks are not counted"
+            assert called[1], "kicks are not counted"
 
         for card, more in ((joined.MODERN, fast), (joined.LEGACY, fast),
                            (joined.MODERN, None), (joined.LEGACY, None)):
