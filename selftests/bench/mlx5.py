@@ -3,8 +3,8 @@
 """Benchmarks of rust_mlx5_vdpa against the C driver mlx5_vdpa, on the same
 functions of the model, in one run.
 
-One driver has a function at a time: the C driver first, then ours. What is
-asked of a device is the same calls for both, by netlink and by vhost-vdpa.
+One driver has a function at a time, in turn. What is asked of a device is the
+same calls for both, by netlink and by vhost-vdpa.
 
 Writes JSON lines (name, ours, peer, ratio) and prints a table. The ratio is
 above 1 where ours is better; a value is null where a driver cannot do it.
@@ -124,13 +124,19 @@ class Steps:
             report.add(driver, f"{prefix}/{name}/commands", commands)
 
 
-def life(family, model, function, count, rounds, driver):
-    """What a device does from its begin to its end."""
-    steps = Steps(model, function)
+def life(family, steps, count, driver):
+    """What a device does from its begin to its end, twice: the first one finds
+    a function on which there was none before.
+    """
+    function = steps.function
     resumes = function.profile != "cx6dx-old"
     with memory(RAM) as ram:
-        for _ in range(rounds):
-            with opened(family, function, ram, count, steps.step) as drive:
+        for is_first in (True, False):
+            def step(name, is_first=is_first):
+                is_other = is_first and name == "device-add"
+                return steps.step("first-device-add" if is_other else name)
+
+            with opened(family, function, ram, count, step) as drive:
                 dev = drive.vhost
                 # As QEMU does it: the data queues are enabled one by one, last.
                 drive.map()
@@ -139,7 +145,7 @@ def life(family, model, function, count, rounds, driver):
                     drive.start()
                     drive.use_pairs()
                     drive.enable()
-                for _ in range(rounds if resumes else 0):
+                for _ in range(3 if resumes else 0):
                     with steps.step("suspend"):
                         dev.suspend()
                     with steps.step("get-base"):
@@ -175,51 +181,43 @@ def life(family, model, function, count, rounds, driver):
                     with steps.step("all-pairs"):
                         drive.use_pairs()
                     drive.reset()
-    return steps
 
 
-def maps(family, model, function, rounds):
-    """Maps of a size, of which each GiB is the same memory."""
-    steps = Steps(model, function)
-    with memory(GIB, GIB) as ram, memory(HUGE) as more:
-        for size in SIZES:
-            # Its pages are pinned one by one, by the kernel and for either driver.
-            for _ in range(rounds if size < 64 else 1):
-                with opened(family, function, ram, 1) as drive:
-                    dev = drive.vhost
+def maps(family, steps, ram, more):
+    """Maps of a size, of which each GiB is the same memory, and some more."""
+    for size in SIZES:
+        with opened(family, steps.function, ram, 1) as drive:
+            dev = drive.vhost
 
-                    def all_of_it(dev=dev, size=size):
-                        dev.begin()
-                        for at in range(size):
-                            dev.map(BASE + at * GIB, ram)
+            def all_of_it(dev=dev, size=size):
+                dev.begin()
+                for at in range(size):
+                    dev.map(BASE + at * GIB, ram)
 
-                    all_of_it()
-                    drive.prepare()
-                    with steps.step(f"{size}-GiB/first"):
-                        drive.start()
-                    for _ in range(rounds):
-                        with steps.step(f"{size}-GiB/2-MiB-more"):
-                            dev.map(BASE + (size + 1) * GIB, more)
-                        with steps.step(f"{size}-GiB/2-MiB-less"):
-                            dev.unmap(BASE + (size + 1) * GIB, HUGE)
-                    if size == 64:
-                        continue
-                    dev.suspend()
-                    dev.begin()
-                    dev.unmap(BASE, size * GIB)
-                    with steps.step(f"{size}-GiB/again"):
-                        dev.end()
-                        drive.reset()
-                    all_of_it()
-                    drive.prepare()
-                    with steps.step(f"{size}-GiB/again", more=True):
-                        drive.start()
-    return steps
+            all_of_it()
+            drive.prepare()
+            with steps.step(f"{size}-GiB/first"):
+                drive.start()
+            for _ in range(3):
+                with steps.step(f"{size}-GiB/2-MiB-more"):
+                    dev.map(BASE + (size + 1) * GIB, more)
+                with steps.step(f"{size}-GiB/2-MiB-less"):
+                    dev.unmap(BASE + (size + 1) * GIB, HUGE)
+            dev.suspend()
+            dev.begin()
+            dev.unmap(BASE, size * GIB)
+            with steps.step(f"{size}-GiB/again"):
+                dev.end()
+                drive.reset()
+            all_of_it()
+            drive.prepare()
+            with steps.step(f"{size}-GiB/again", more=True):
+                drive.start()
 
 
-def kicks(family, function, rounds, report, driver, mode):
-    """What kicks cost who kicks, in nanoseconds: at best, for most of it is how
-    soon an emulated processor is let do a store.
+def kicks(family, function, times):
+    """What kicks cost who kicks, in nanoseconds, by their kind. At best, for
+    most of it is how soon an emulated processor is let do a store.
     """
     number, queue = 500, 1
     with memory(RAM) as ram, opened(family, function, ram, 1) as drive:
@@ -230,13 +228,12 @@ def kicks(family, function, rounds, report, driver, mode):
         drive.start()
 
         def measure(name, kick):
-            times = []
-            for _ in range(4 * rounds):
+            for _ in range(10):
                 start = time.monotonic_ns()
                 for _ in range(number):
                     kick()
-                times.append((time.monotonic_ns() - start) / number)
-            report.add(driver, f"{mode}/kick/{name}/ns", min(times))
+                elapsed = (time.monotonic_ns() - start) / number
+                times[name] = min(elapsed, times.get(name, elapsed))
 
         measure("eventfd", lambda: os.eventfd_write(eventfd, 1))
         os.close(eventfd)
@@ -250,25 +247,14 @@ def kicks(family, function, rounds, report, driver, mode):
             del word, ring
 
 
-def traffic(model, bound, names, report, driver, mode, options):
-    """From one function to another, under virtio_vdpa."""
-    offered = {"": {}}
-    if driver == OURS:
-        # The C driver does not offer it unless it is asked to.
-        with bound(mlx5.functions()[names[0]]) as function:
-            features = vdpa.default_features(function.mgmtdev)
-        offered["-without-mrg-rxbuf"] = {"device_features": hex(features & ~MRG_RXBUF)}
-    for suffix, attributes in offered.items():
-        with pairs.pair(model, bound, *names, **attributes) as (here, there):
-            frames, bits = [], []
-            for _ in range(options.rounds):
-                end = iperf.measure(*here.towards(there), "-u", "-b", "0", "-l", "64",
-                                    seconds=options.seconds)["sum"]
-                frames.append((end["packets"] - end["lost_packets"]) / end["seconds"])
-                end = iperf.measure(*here.towards(there), seconds=options.seconds)["sum_received"]
-                bits.append(end["bits_per_second"])
-            report.add(driver, f"{mode}/udp-64{suffix}/frames-per-s", statistics.median(frames))
-            report.add(driver, f"{mode}/tcp{suffix}/bits-per-s", statistics.median(bits))
+def traffic(model, bound, names, attributes, seconds):
+    """From one function to another, under virtio_vdpa: frames and bits a second."""
+    with pairs.pair(model, bound, *names, **attributes) as (here, there):
+        end = iperf.measure(*here.towards(there), "-u", "-b", "0", "-l", "64",
+                            seconds=seconds)["sum"]
+        frames = (end["packets"] - end["lost_packets"]) / end["seconds"]
+        end = iperf.measure(*here.towards(there), seconds=seconds)["sum_received"]
+        return frames, end["bits_per_second"]
 
 
 def sizes(report):
@@ -280,32 +266,96 @@ def sizes(report):
     report.flush()
 
 
-def run(family, model, mode, names, report, driver, options):
-    """Everything of a driver in one mode."""
-    bound = {OURS: lambda function: rust_mlx5.bound(model, function), PEER: model.bound}[driver]
-    function = mlx5.functions()[names[0]]
-    # The first time pages are given to the firmware, and so on.
-    with bound(function):
-        if driver == OURS and not vdpa.exists(function.address):
-            return
-    before = model.commands(function)
-    start = time.monotonic()
-    with bound(function):
-        if report.wants(f"{mode}/bind"):
-            report.add(driver, f"{mode}/bind/ms", (time.monotonic() - start) * 1e3)
-            took = (model.commands(function) - before).total()
-            report.add(driver, f"{mode}/bind/commands", took)
+class Mode:
+    """One mode of virtqueues, which both drivers are measured in."""
+
+    def __init__(self, family, model, mode, report, options):
+        self.family = family
+        self.model = model
+        self.mode = mode
+        self.names = MODES[mode]
+        self.function = mlx5.functions()[self.names[0]]
+        self.report = report
+        self.options = options
+        self.bounds = {PEER: model.bound,
+                       OURS: lambda function: rust_mlx5.bound(model, function)}
+        # Who makes no device of it has no rows. This is what is done once, too:
+        # pages are given to the firmware.
+        for driver, bound in list(self.bounds.items()):
+            with bound(self.function):
+                if not vdpa.exists(self.function.address):
+                    del self.bounds[driver]
+
+    def _rounds(self, steps=None):
+        """Binds the function to each driver in turn, so that a busy moment of
+        the machine hits both.
+        """
+        for _ in range(self.options.rounds):
+            for driver, bound in self.bounds.items():
+                with contextlib.ExitStack() as stack:
+                    if steps:
+                        with steps[driver].step("bind"):
+                            stack.enter_context(bound(self.function))
+                    else:
+                        stack.enter_context(bound(self.function))
+                    yield driver
+
+    def _steps(self):
+        return {driver: Steps(self.model, self.function) for driver in self.bounds}
+
+    def _report(self, steps, prefix):
+        for driver, one in steps.items():
+            one.report(self.report, driver, prefix)
+
+    def run(self):
+        """Everything that is asked for."""
+        if self.report.wants(f"{self.mode}/bind"):
+            steps = self._steps()
+            for _ in self._rounds(steps):
+                pass
+            self._report(steps, self.mode)
         for count in PAIRS:
-            prefix = f"{mode}/{count}-pair"
-            if report.wants(prefix):
-                steps = life(family, model, function, count, options.rounds, driver)
-                steps.report(report, driver, prefix)
-        if report.wants(f"{mode}/map"):
-            maps(family, model, function, options.rounds).report(report, driver, f"{mode}/map")
-        if report.wants(f"{mode}/kick"):
-            kicks(family, function, options.rounds, report, driver, mode)
-    if report.wants(f"{mode}/traffic"):
-        traffic(model, bound, names, report, driver, mode, options)
+            prefix = f"{self.mode}/{count}-pair"
+            if self.report.wants(prefix):
+                steps = self._steps()
+                for driver in self._rounds():
+                    life(self.family, steps[driver], count, driver)
+                self._report(steps, prefix)
+        if self.report.wants(f"{self.mode}/map"):
+            steps = self._steps()
+            with memory(GIB, GIB) as ram, memory(HUGE) as more:
+                for driver in self._rounds():
+                    maps(self.family, steps[driver], ram, more)
+            self._report(steps, f"{self.mode}/map")
+        if self.report.wants(f"{self.mode}/kick"):
+            times = {driver: {} for driver in self.bounds}
+            for driver in self._rounds():
+                kicks(self.family, self.function, times[driver])
+            for driver, one in times.items():
+                for kind, best in one.items():
+                    self.report.add(driver, f"{self.mode}/kick/{kind}/ns", best)
+        if self.report.wants(f"{self.mode}/traffic"):
+            self._traffic()
+        self.report.flush()
+
+    def _traffic(self):
+        kinds = [(driver, "", {}) for driver in self.bounds]
+        if OURS in self.bounds:
+            # The C driver does not offer it unless it is asked to.
+            with self.bounds[OURS](self.function):
+                features = vdpa.default_features(self.function.mgmtdev)
+            attributes = {"device_features": hex(features & ~MRG_RXBUF)}
+            kinds.append((OURS, "-without-mrg-rxbuf", attributes))
+        rates = {}
+        for _ in range(self.options.rounds):
+            for driver, suffix, attributes in kinds:
+                rates.setdefault((driver, suffix), []).append(
+                    traffic(self.model, self.bounds[driver], self.names, attributes,
+                            self.options.seconds))
+        for (driver, suffix), values in rates.items():
+            frames, bits = map(statistics.median, zip(*values))
+            self.report.add(driver, f"{self.mode}/udp-64{suffix}/frames-per-s", frames)
+            self.report.add(driver, f"{self.mode}/tcp{suffix}/bits-per-s", bits)
 
 
 def main():
@@ -326,11 +376,9 @@ def main():
     if report.wants("module"):
         sizes(report)
     with mlx5.Model() as model, netlink.Vdpa() as family:
-        for mode, names in MODES.items():
+        for mode in MODES:
             if any(report.wants(f"{mode}/{kind}") for kind in kinds):
-                for driver in (PEER, OURS):
-                    run(family, model, mode, names, report, driver, options)
-                report.flush()
+                Mode(family, model, mode, report, options).run()
     print(f"  below 1: {', '.join(report.worse) or 'none'}")
 
 
