@@ -22,7 +22,8 @@ use virtio::{
             CommandError,
             Context, //
         },
-        filter::MAC_TABLE_LEN, //
+        filter::MAC_TABLE_LEN,
+        rss::Limits, //
     },
     ring::{
         Chain,
@@ -192,6 +193,7 @@ impl Controller {
             order: taken.peer.order(),
             features: taken.peer.features(),
             max_virtqueue_pairs: self.port.settings.lock().config.max_virtqueue_pairs(),
+            rss: Limits::default(),
         };
         let (accepted, answer) = match context.decode(bytes, u64::from(chain.readable())) {
             Ok(command) => {
@@ -273,7 +275,7 @@ impl Controller {
                 self.port.set_pairs(pairs);
             }
             // Not offered, so never negotiated, so never decoded.
-            Command::GuestOffloads(_) => (),
+            Command::GuestOffloads(_) | Command::Scale(_) => (),
         }
     }
 

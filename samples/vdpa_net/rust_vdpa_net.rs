@@ -42,6 +42,7 @@ use virtio::{
             ConfigSpace, //
         },
         features,
+        rss::Limits,
         MacAddress, //
     }, //
 };
@@ -196,6 +197,7 @@ impl Management for Manager {
             mac_provisioned: mac.is_some(),
             mtu,
             max_virtqueue_pairs: pairs,
+            rss: Limits::default(),
         });
         let queues = 2 * pairs + 1;
         let mut life = Lifecycle::new(lifecycle::Config {

@@ -35,7 +35,8 @@ use virtio::{
         filter::{
             Filter,
             MAC_TABLE_LEN, //
-        }, //
+        },
+        rss::Limits, //
     },
     ring::{
         self,
@@ -181,12 +182,12 @@ impl Ring {
         &mut self,
         mem: &View,
         carry_out: impl FnOnce(Command<'_>) -> bool,
-        max_pairs: u16,
+        limits: (u16, Limits),
     ) -> Result<bool, Broken> {
         let Some(chain) = self.take(mem)? else {
             return Ok(false);
         };
-        if let Err(broken) = self.answer(mem, &chain, carry_out, max_pairs) {
+        if let Err(broken) = self.answer(mem, &chain, carry_out, limits) {
             // It is the one taken last, for there is never another one under way.
             let _ = self.queue.unpop(chain);
             return Err(broken);
@@ -201,7 +202,7 @@ impl Ring {
         mem: &View,
         chain: &Chain,
         carry_out: impl FnOnce(Command<'_>) -> bool,
-        max_pairs: u16,
+        limits: (u16, Limits),
     ) -> Result<(), Broken> {
         let (readable, rest) = self
             .segments
@@ -218,7 +219,8 @@ impl Ring {
         let context = Context {
             order: self.order,
             features: self.features,
-            max_virtqueue_pairs: max_pairs,
+            max_virtqueue_pairs: limits.0,
+            rss: limits.1,
         };
         let done = match context.decode(bytes, u64::from(chain.readable())) {
             Ok(command) => carry_out(command),
@@ -302,11 +304,11 @@ impl Controller {
 
     fn serve_one(&self, inner: &mut Inner, ring: &mut Ring) -> Result<bool, Broken> {
         let view = self.view()?;
-        let max_pairs = {
+        let limits = {
             let settings = self.machine.settings().lock();
-            settings.config.max_virtqueue_pairs()
+            (settings.config.max_virtqueue_pairs(), settings.config.rss())
         };
-        ring.serve(&view, |command| self.carry_out(inner, command), max_pairs)
+        ring.serve(&view, |command| self.carry_out(inner, command), limits)
     }
 
     /// Shows the driver what was completed. Returns whether it is to be told.
@@ -331,7 +333,8 @@ impl Controller {
                 self.change_filter(inner, |filter| filter.set_vlan(id, false))
             }
             Command::MacAddress(mac) => machine.set_driver_mac(inner, mac),
-            Command::VirtqueuePairs(pairs) => machine.set_pairs(inner, pairs),
+            Command::VirtqueuePairs(pairs) => machine.set_pairs(inner, pairs, None),
+            Command::Scale(scaling) => machine.scale(inner, &scaling),
             Command::AnnounceAck => {
                 let mut settings = machine.settings().lock();
                 settings.config.set_status(0, ANNOUNCE);

@@ -69,6 +69,7 @@ use super::{
         SIZE, //
     },
     offer::Offer,
+    steering::spread::Scaling,
     trouble::Trouble,
     watch::Alarm, //
 };
@@ -134,6 +135,8 @@ pub(crate) struct Settings {
     pub(crate) filter: KBox<Filter>,
     /// Pairs of queues in use.
     pub(crate) pairs: u16,
+    /// How the driver spreads what it receives, if it says so.
+    pub(crate) scaling: Option<Arc<Scaling>>,
 }
 
 /// What is done by one at a time.
@@ -261,6 +264,7 @@ impl Machine {
                     config,
                     filter,
                     pairs: 1,
+                    scaling: None,
                 }),
                 kicks: Kicks(Atomic::new(0)),
                 doorbell,
@@ -561,12 +565,13 @@ impl Machine {
         for group in [GROUP_DATA, GROUP_CONTROL, GROUP_RINGS] {
             inner.map.set_group(group, 0);
         }
-        {
+        let _scaling = {
             let mut settings = self.settings.lock();
             settings.filter.reset();
             settings.config.reset();
             settings.pairs = 1;
-        }
+            settings.scaling.take()
+        };
         self.alarm.ring_later();
     }
 }

@@ -23,7 +23,8 @@ use virtio::{
     lifecycle::{
         Legacy,
         QueueSet, //
-    }, //
+    },
+    net::features, //
 };
 
 use super::{
@@ -121,8 +122,9 @@ impl Objects {
         let port_alarm = Arc::new(PortAlarm(alarm.clone()), GFP_KERNEL)
             .map_err(|error| no_memory(error.into()))?;
         let listening = era.listen(Subject::Port, port_alarm).map_err(no_memory)?;
+        let is_scaled = offer.features.contains(features::RSS);
         // Too large for the stack, both of them.
-        let mut steering = KBox::new(Steering::new(offer.pairs), GFP_KERNEL)
+        let mut steering = KBox::new(Steering::new(offer.pairs, is_scaled), GFP_KERNEL)
             .map_err(|error| no_memory(error.into()))?;
         let layout = queue::layout(era, SIZE)?;
         let mut batch = era.batch();
@@ -278,6 +280,11 @@ impl Objects {
             version_1: self.era.capabilities().version_1(),
             ..Fields::default()
         }
+    }
+
+    /// The number of the transport domain.
+    pub(crate) fn domain(&self) -> u32 {
+        self.domain.id()
     }
 
     /// The number of the protection domain.

@@ -22,9 +22,16 @@ use virtio::{
             Invalid, //
         },
         features,
+        rss::{
+            Limits,
+            KEY_LEN,
+            TABLE_LEN, //
+        },
         MacAddress, //
     }, //
 };
+
+use super::steering::spread::HASH_TYPES;
 
 /// The most pairs of virtqueues, whatever the firmware has: kicks are remembered in a word of 64
 /// bits.
@@ -59,7 +66,9 @@ const ALWAYS: Features = features::MAC
 ///
 /// QEMU announces a guest that moved itself, shows GUEST_ANNOUNCE to it whether the device offers
 /// it or not, and refuses shadow virtqueues and so migration if it does.
-const ON_REQUEST: Features = features::CTRL_RX_EXTRA.union(features::GUEST_ANNOUNCE);
+const ON_REQUEST: Features = features::CTRL_RX_EXTRA
+    .union(features::GUEST_ANNOUNCE)
+    .union(features::RSS);
 
 /// What is not offered, and why not, as far as somebody may ask.
 const REASONS: [(Features, &str); 6] = [
@@ -81,7 +90,7 @@ const REASONS: [(Features, &str); 6] = [
     ),
     (
         features::RSS,
-        "the driver's own tables for it are not implemented",
+        "the firmware's tables of queues are too small for it, or there is one pair of queues",
     ),
     (
         features::HASH_REPORT,
@@ -99,14 +108,17 @@ pub(crate) struct Caps<'a> {
 }
 
 impl Caps<'_> {
+    /// The most entries of a table of queues.
+    fn places(&self) -> u32 {
+        1u32.checked_shl(u32::from(self.general.log_max_rqt_size()))
+            .unwrap_or(u32::MAX)
+    }
+
     /// The most pairs of virtqueues of a device.
     pub(crate) fn max_pairs(&self) -> u16 {
         let queues = self.vdpa.max_num_virtio_queues() / 2;
         // The firmware counts the places of all virtqueues, not of those that receive.
-        let places = 1u32
-            .checked_shl(u32::from(self.general.log_max_rqt_size()))
-            .unwrap_or(u32::MAX)
-            / 2;
+        let places = self.places() / 2;
         // No more than 32, which fits.
         queues.min(places).min(u32::from(MAX_PAIRS)) as u16
     }
@@ -133,6 +145,9 @@ pub(crate) fn possible(caps: &Caps<'_>) -> Features {
     }
     if caps.max_pairs() > 1 {
         possible |= features::MQ;
+        if caps.places() >= u32::from(TABLE_LEN) {
+            possible |= features::RSS;
+        }
     }
     without_unmet(possible)
 }
@@ -280,6 +295,19 @@ impl Offer {
         })
     }
 
+    /// What drivers can configure of receive-side scaling.
+    pub(crate) fn rss(&self) -> Limits {
+        if self.features.contains(features::RSS) {
+            Limits {
+                key_len: KEY_LEN,
+                table_len: TABLE_LEN,
+                types: HASH_TYPES,
+            }
+        } else {
+            Limits::default()
+        }
+    }
+
     /// The number of virtqueues, the control queue included.
     pub(crate) fn queues(&self) -> u16 {
         // No more than 32 pairs.
@@ -297,7 +325,7 @@ mod tests {
     fn full() -> (CmdHcaCap, VirtioEmulationCap) {
         let mut general = prm::Layout::new();
         let mut vdpa: VirtioEmulationCap = prm::Layout::new();
-        CmdHcaCap::set_log_max_rqt_size(&mut general, 6);
+        CmdHcaCap::set_log_max_rqt_size(&mut general, 7);
         vdpa.set_max_num_virtio_queues(64)
             .set_virtio_version_1_0(true)
             .set_device_features_bits_mask(0x1fff);

@@ -179,6 +179,7 @@ pub(crate) fn config(offer: &Offer, port: &Port) -> ConfigSpace {
         mac_provisioned: given.is_some(),
         mtu: offer.mtu.unwrap_or(port.mtu),
         max_virtqueue_pairs: offer.pairs,
+        rss: offer.rss(),
     });
     if !port.up {
         space.set_status(0, LINK_UP);

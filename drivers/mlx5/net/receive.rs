@@ -4,6 +4,11 @@
 //!
 //! Each of these changes the firmware first, and only then what the device says of itself.
 
+use kernel::{
+    prelude::*,
+    sync::Arc, //
+};
+use prm::rqt::ModifyRqt;
 use virtio::{
     lifecycle::{
         status,
@@ -11,6 +16,7 @@ use virtio::{
     },
     net::{
         filter::Filter,
+        rss,
         MacAddress, //
     }, //
 };
@@ -20,9 +26,13 @@ use super::{
         Inner,
         Machine, //
     },
-    steering::Wanted,
+    steering::{
+        spread::Scaling,
+        Wanted, //
+    },
     trouble::Trouble, //
 };
+use crate::hca::Failure;
 
 impl Machine {
     /// Receives what `filter` lets through.
@@ -68,19 +78,37 @@ impl Machine {
         self.steer(inner, &filter, mac, pairs)
     }
 
-    /// Uses the first `pairs` pairs of queues.
+    /// Spreads what is received as the driver's command says, over as many pairs as that takes.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::set_pairs`].
+    pub(crate) fn scale(
+        &self,
+        inner: &mut Inner,
+        command: &rss::Scaling<'_>,
+    ) -> Result<(), Trouble> {
+        let scaling = Arc::new(Scaling::new(command), GFP_KERNEL)
+            .map_err(|error| Failure::not_sent::<ModifyRqt>(error.into()))?;
+        self.set_pairs(inner, command.pairs(), Some(scaling))
+    }
+
+    /// Uses the first `pairs` pairs of queues, and spreads what is received over them as `scaling`
+    /// says, or evenly.
     ///
     /// # Errors
     ///
     /// As many are used as before, or the device has no firmware, or a queue could not be stopped.
-    pub(crate) fn set_pairs(&self, inner: &mut Inner, pairs: u16) -> Result<(), Trouble> {
+    pub(crate) fn set_pairs(
+        &self,
+        inner: &mut Inner,
+        pairs: u16,
+        scaling: Option<Arc<Scaling>>,
+    ) -> Result<(), Trouble> {
         let before = self.active();
         let filter = self.filter()?;
-        let (mac, old) = {
-            let mut settings = self.settings().lock();
-            let old = core::mem::replace(&mut settings.pairs, pairs);
-            (settings.config.mac(), old)
-        };
+        let mac = self.settings().lock().config.mac();
+        let (old, old_scaling) = self.choose(pairs, scaling);
         let after = self.active();
         let running = self.ask(|life| life.running());
         let more = after.without(before);
@@ -89,9 +117,11 @@ impl Machine {
             .start(inner, added, more, false)
             .and_then(|()| self.steer(inner, &filter, mac, pairs));
         if let Err(trouble) = result {
-            self.settings().lock().pairs = old;
+            self.choose(old, old_scaling);
+            // Some of it may have been done.
+            let back = self.steer(inner, &filter, mac, old);
             let stopped = self.stop(inner, added, true);
-            if stopped.is_err() || trouble.is_in_doubt() {
+            if stopped.is_err() || trouble.is_in_doubt() || back.is_err() {
                 // Frames may be led to queues that do not run: the watch has the device need a
                 // reset.
                 self.lose(inner, added);
@@ -107,7 +137,7 @@ impl Machine {
             return Ok(());
         };
         // The driver is told that it has as many as before, so it has to have them.
-        self.settings().lock().pairs = old;
+        self.choose(old, old_scaling);
         let back = self
             .start(inner, removed, QueueSet::EMPTY, false)
             .and_then(|()| self.steer(inner, &filter, mac, old));
@@ -122,6 +152,16 @@ impl Machine {
         Err(unstopped.trouble)
     }
 
+    /// Notes how many pairs are used, and how what is received is spread over them. Returns what it
+    /// was before.
+    fn choose(&self, pairs: u16, scaling: Option<Arc<Scaling>>) -> (u16, Option<Arc<Scaling>>) {
+        let mut settings = self.settings().lock();
+        (
+            core::mem::replace(&mut settings.pairs, pairs),
+            core::mem::replace(&mut settings.scaling, scaling),
+        )
+    }
+
     fn steer(
         &self,
         inner: &mut Inner,
@@ -131,15 +171,21 @@ impl Machine {
     ) -> Result<(), Trouble> {
         let objects = inner.objects.as_deref_mut().ok_or(Trouble::NoFirmware)?;
         let receivers = objects.receivers(pairs)?;
+        let scaling = self.settings().lock().scaling.clone();
         let wanted = Wanted {
             filter,
             mac,
             features: self.ask(|life| life.features()),
             receivers: &receivers,
+            scaling: scaling.as_deref(),
         };
         let mut batch = objects.era.batch();
         objects.steering.change(&mut batch, &wanted)?;
         objects.steering.changed(&mut batch.run()?)?;
+        let domain = objects.domain();
+        objects
+            .steering
+            .rehash(&objects.era, domain, wanted.scaling)?;
         objects.station.tell(&objects.era, mac);
         Ok(())
     }

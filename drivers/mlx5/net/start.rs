@@ -221,12 +221,16 @@ impl Machine {
                 mac,
                 features: self.ask(|life| life.features()),
                 receivers: &receivers,
+                // A driver that begins has not said yet.
+                scaling: None,
             };
             objects.steering.change(&mut changes.batch, &wanted)?;
         }
         let (mut replies, result) = changes.run(objects)?;
         if begin {
             objects.steering.changed(&mut replies)?;
+            let (era, domain) = (objects.era.clone(), objects.domain());
+            objects.steering.rehash(&era, domain, None)?;
             let mac = self.settings().lock().config.mac();
             objects.station.tell(&objects.era, mac);
         }

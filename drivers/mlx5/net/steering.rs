@@ -41,6 +41,7 @@ use virtio::{
     net::{
         features,
         filter::Filter,
+        rss::TABLE_LEN,
         MacAddress, //
     }, //
 };
@@ -56,6 +57,8 @@ use self::{
     },
     spread::{
         Compared,
+        Hashing,
+        Scaling,
         Traffic, //
     },
 };
@@ -94,6 +97,8 @@ pub(crate) struct Wanted<'a> {
     pub(crate) features: Features,
     /// The virtqueue objects of the receive queues that are in use, in order.
     pub(crate) receivers: &'a [u32],
+    /// How it spreads what is received over them, if it says so.
+    pub(crate) scaling: Option<&'a Scaling>,
 }
 
 /// A rule that is in its table.
@@ -110,9 +115,10 @@ enum Pending {
     Root(Ticket<SetFlowTableRoot>),
     Rule(Rule, u32, Ticket<SetFlowTableEntry>),
     Rqt(Ticket<CreateRqt>),
+    Rest(Ticket<CreateRqt>),
     Queues(Ticket<ModifyRqt>),
-    Tir(Ticket<CreateTir>),
-    Kind(Ticket<SetFlowTableEntry>),
+    Tir(usize, Ticket<CreateTir>),
+    Kind(usize, Ticket<SetFlowTableEntry>),
 }
 
 /// Which of the tables.
@@ -126,18 +132,25 @@ enum Level {
 pub(crate) struct Steering {
     /// In the order of the rules.
     rules: KVVec<Installed>,
-    /// Entries of the table of kinds.
-    kinds: KVec<Object>,
+    /// Entries of the table of kinds. One that could not be made is left out: frames of its kind
+    /// are taken for those of a more general one.
+    kinds: [Option<Object>; Traffic::ALL.len()],
     /// One for each kind of traffic that is told apart.
-    tirs: KVec<Object>,
+    tirs: [Option<Object>; Traffic::ALL.len()],
     groups: KVec<(Criteria, Object)>,
     rqt: Option<Object>,
+    /// The table of the queue for what is not hashed, where drivers choose that one.
+    rest: Option<Object>,
     tables: KVec<(Level, Object)>,
 
     /// How many entries the table of queues has.
     count: u16,
-    /// What it was last filled with.
-    receivers: KVec<u32>,
+    /// Whether drivers choose what it is filled with, and how frames are hashed.
+    is_scaled: bool,
+    /// What the table of queues was last filled with, and behind that the one of the rest.
+    filled: KVec<u32>,
+    /// How frames are hashed; `None` if not all of them are in the same way.
+    hashing: Option<Hashing>,
     places: Places,
     pending: KVVec<Pending>,
     /// What is not wanted any more once what is wanted is there.
@@ -156,17 +169,24 @@ impl Steering {
     /// The rounds in which everything is made.
     pub(crate) const ROUNDS: u32 = 6;
 
-    /// Steering for a device of up to `pairs` pairs of queues; nothing of it is made yet.
-    pub(crate) fn new(pairs: u16) -> Self {
+    /// Steering for a device of up to `pairs` pairs of queues, which with `is_scaled` offers
+    /// receive-side scaling; nothing of it is made yet.
+    pub(crate) fn new(pairs: u16, is_scaled: bool) -> Self {
         Self {
             rules: KVVec::new(),
-            kinds: KVec::new(),
-            tirs: KVec::new(),
+            kinds: [const { None }; Traffic::ALL.len()],
+            tirs: [const { None }; Traffic::ALL.len()],
             groups: KVec::new(),
             rqt: None,
+            rest: None,
             tables: KVec::new(),
-            count: spread::entries(pairs),
-            receivers: KVec::new(),
+            count: match is_scaled {
+                true => TABLE_LEN,
+                false => spread::entries(pairs),
+            },
+            is_scaled,
+            filled: KVec::new(),
+            hashing: Some(Hashing::USUAL),
             places: Places::new(),
             pending: KVVec::new(),
             unwanted: KVVec::new(),
@@ -327,7 +347,7 @@ impl Steering {
             (_, Rule::DropBroadcast) => Destination::Nowhere,
             (Table::Vlan, _) => Destination::Table(self.table(Level::Filter(Table::Mac))),
             (Table::Mac, _) if self.is_spread() => Destination::Table(self.table(Level::Kinds)),
-            (Table::Mac, _) => Destination::Tir(self.tirs.first().map_or(0, Object::id)),
+            (Table::Mac, _) => Destination::Tir(self.tir(0)),
         };
         let put = establish(batch, spot, Match::Rule(rule), to)
             .and_then(|ticket| self.put::<SetFlowTableEntry>(Pending::Rule(rule, index, ticket)));
@@ -335,53 +355,110 @@ impl Steering {
     }
 
     fn stage_rqt(&mut self, receivers: &[u32], batch: &mut Batch) -> Result<(), Failure> {
-        let count = self.count;
-        let tail = self.queues::<CreateRqt>(receivers)?;
-        let ticket = batch.create_with::<CreateRqt>(
-            |input| steer::rqt(input, count),
-            &tail,
-            KVec::new(),
-            |_| {},
-        )?;
-        self.put::<CreateRqt>(Pending::Rqt(ticket))
+        self.filled = self.wanted_queues::<CreateRqt>(receivers, None)?;
+        let (queues, rest) = self.parts();
+        let create = |batch: &mut Batch, part: &[u32]| {
+            // No more than there are entries.
+            let count = part.len() as u16;
+            let tail = entries_of::<CreateRqt>(part)?;
+            batch.create_with::<CreateRqt>(
+                |input| steer::rqt(input, count),
+                &tail,
+                KVec::new(),
+                |_| {},
+            )
+        };
+        let ticket = create(batch, queues)?;
+        let rest = match self.is_scaled {
+            true => Some(create(batch, rest)?),
+            false => None,
+        };
+        self.put::<CreateRqt>(Pending::Rqt(ticket))?;
+        rest.map_or(Ok(()), |ticket| {
+            self.put::<CreateRqt>(Pending::Rest(ticket))
+        })
     }
 
     fn stage_tirs(&mut self, domain: u32, batch: &mut Batch) -> Result<(), Failure> {
-        let rqt = self.rqt.as_ref().map_or(0, Object::id);
-        for traffic in self.traffic() {
-            let ticket = batch
-                .create::<CreateTir>(|input| steer::tir(input, domain, rqt, traffic.hashed()))?;
-            self.put::<CreateTir>(Pending::Tir(ticket))?;
+        let hashing = self.hashing.unwrap_or(Hashing::USUAL);
+        self.hashing = Some(hashing);
+        for (at, traffic) in self.traffic().iter().enumerate() {
+            let ticket = self.create_tir(*traffic, domain, &hashing, batch)?;
+            self.put::<CreateTir>(Pending::Tir(at, ticket))?;
         }
         Ok(())
+    }
+
+    fn create_tir(
+        &self,
+        traffic: Traffic,
+        domain: u32,
+        hashing: &Hashing,
+        batch: &mut Batch,
+    ) -> Result<Ticket<CreateTir>, Failure> {
+        let rqt = match &self.rest {
+            Some(rest) if !traffic.is_hashed(hashing.types) => Some(rest),
+            _ => self.rqt.as_ref(),
+        };
+        let rqt = rqt.map_or(0, Object::id);
+        batch.create::<CreateTir>(|input| steer::tir(input, domain, rqt, traffic, hashing))
     }
 
     fn stage_kinds(&mut self, batch: &mut Batch) -> Result<(), Failure> {
-        for (at, (index, traffic)) in (0u32..).zip(self.traffic()).enumerate() {
-            let spot = Spot {
-                table: self.table(Level::Kinds),
-                group: self.group(Criteria::Traffic(traffic.compared())),
-                index,
-            };
-            let to = Destination::Tir(self.tirs.get(at).map_or(0, Object::id));
-            let ticket = establish(batch, spot, Match::Traffic(*traffic), to)?;
-            self.put::<SetFlowTableEntry>(Pending::Kind(ticket))?;
+        for at in 0..self.traffic().len() {
+            self.stage_kind(at, batch)?;
         }
         Ok(())
     }
 
-    /// The entries of the table of queues; remembers what it is filled with.
-    fn queues<C: Command>(&mut self, receivers: &[u32]) -> Result<KVec<u8>, Failure> {
-        let mut tail = KVec::new();
-        for queue in spread::fill(receivers, self.count) {
-            tail.extend_from_slice(&steer::queue(queue), GFP_KERNEL)
-                .map_err(no_memory::<C>)?;
+    /// Has frames of a kind go to its receive interface.
+    fn stage_kind(&mut self, at: usize, batch: &mut Batch) -> Result<(), Failure> {
+        let Some((index, traffic)) = (0u32..).zip(self.traffic()).nth(at) else {
+            return Ok(());
+        };
+        let spot = Spot {
+            table: self.table(Level::Kinds),
+            group: self.group(Criteria::Traffic(traffic.compared())),
+            index,
+        };
+        let to = Destination::Tir(self.tir(at));
+        let ticket = establish(batch, spot, Match::Traffic(*traffic), to)?;
+        self.put::<SetFlowTableEntry>(Pending::Kind(at, ticket))
+    }
+
+    /// The number of the receive interface for a kind.
+    fn tir(&self, at: usize) -> u32 {
+        let tir = self.tirs.get(at).and_then(Option::as_ref);
+        tir.map_or(0, Object::id)
+    }
+
+    /// What the table of queues is to be filled with, and behind that the one of the rest.
+    fn wanted_queues<C: Command>(
+        &self,
+        receivers: &[u32],
+        scaling: Option<&Scaling>,
+    ) -> Result<KVec<u32>, Failure> {
+        let mut list =
+            KVec::with_capacity(usize::from(self.count) + 1, GFP_KERNEL).map_err(no_memory::<C>)?;
+        let mut put = |queue| {
+            // There is room for all of them.
+            let _ = list.push_within_capacity(queue);
+        };
+        match scaling {
+            Some(scaling) => scaling.fill(receivers, self.count).for_each(&mut put),
+            None => spread::fill(receivers, self.count).for_each(&mut put),
         }
-        self.receivers.clear();
-        self.receivers
-            .extend_from_slice(receivers, GFP_KERNEL)
-            .map_err(no_memory::<C>)?;
-        Ok(tail)
+        let rest = scaling.and_then(|scaling| scaling.rest(receivers));
+        if let (true, Some(queue)) = (self.is_scaled, rest.or(receivers.first().copied())) {
+            put(queue);
+        }
+        Ok(list)
+    }
+
+    /// What the table of queues is filled with, and the one of the rest.
+    fn parts(&self) -> (&[u32], &[u32]) {
+        let at = usize::from(self.count).min(self.filled.len());
+        self.filled.split_at_checked(at).unwrap_or((&[], &[]))
     }
 
     /// Takes what the batch of [`Self::stage`] came to.
@@ -418,20 +495,107 @@ impl Steering {
         }
         self.unwanted = removed;
 
-        if *self.receivers == *wanted.receivers {
-            return Ok(());
+        let staged = self.stage_queues(wanted, batch);
+        if staged.is_err() {
+            self.filled.clear();
         }
-        if let Some(id) = self.rqt.as_ref().map(Object::id) {
-            let count = self.count;
-            let tail = self.queues::<ModifyRqt>(wanted.receivers)?;
+        staged
+    }
+
+    /// Has the tables of queues be filled as it is wanted.
+    fn stage_queues(&mut self, wanted: &Wanted<'_>, batch: &mut Batch) -> Result<(), Failure> {
+        let queues = self.wanted_queues::<ModifyRqt>(wanted.receivers, wanted.scaling)?;
+        let before = core::mem::replace(&mut self.filled, queues);
+        let (queues, rest) = self.parts();
+        let mut tickets = [None, None];
+        let mut at = 0;
+        for (table, part) in [(&self.rqt, queues), (&self.rest, rest)] {
+            let was = before.get(at..at + part.len());
+            at += part.len();
+            let Some(table) = table.as_ref().filter(|_| was != Some(part)) else {
+                continue;
+            };
+            // No more than there are entries.
+            let count = part.len() as u16;
+            let tail = entries_of::<ModifyRqt>(part)?;
             let ticket = batch.push_with::<ModifyRqt>(
-                |input| steer::change_rqt(input, id, count),
+                |input| steer::change_rqt(input, table.id(), count),
                 &tail,
                 0,
             )?;
+            if let Some(free) = tickets.iter_mut().find(|ticket| ticket.is_none()) {
+                *free = Some(ticket);
+            }
+        }
+        for ticket in tickets.into_iter().flatten() {
             self.put::<ModifyRqt>(Pending::Queues(ticket))?;
         }
         Ok(())
+    }
+
+    /// Has frames hashed as a driver wants it, when they go to the queues it wants: see
+    /// [`Self::change`].
+    ///
+    /// # Errors
+    ///
+    /// The first [`Failure`]. Frames of some kinds are spread like those of more general ones then,
+    /// until this is called again.
+    pub(crate) fn rehash(
+        &mut self,
+        era: &Era,
+        domain: u32,
+        scaling: Option<&Scaling>,
+    ) -> Result<(), Failure> {
+        let hashing = scaling.map_or(Hashing::USUAL, |scaling| scaling.hashing);
+        if !self.is_spread() || self.hashing == Some(hashing) {
+            return Ok(());
+        }
+        self.forget();
+        let before = self.hashing;
+        let mut tickets = KVec::new();
+        let mut batch = era.batch();
+        for (at, traffic) in self.traffic().iter().enumerate() {
+            // The rest is never hashed.
+            if *traffic == Traffic::Other || !traffic.is_rehashed(before.as_ref(), &hashing) {
+                continue;
+            }
+            let ticket = self.create_tir(*traffic, domain, &hashing, &mut batch)?;
+            tickets
+                .push((at, ticket), GFP_KERNEL)
+                .map_err(no_memory::<CreateTir>)?;
+        }
+        let mut replies = batch.run()?;
+        let room = tickets.len();
+        let mut made = KVec::with_capacity(room, GFP_KERNEL).map_err(no_memory::<CreateTir>)?;
+        // These are to outlive the entries that lead to them.
+        let mut old_tirs = KVec::with_capacity(room, GFP_KERNEL).map_err(no_memory::<CreateTir>)?;
+        let mut old_entries =
+            KVec::with_capacity(room, GFP_KERNEL).map_err(no_memory::<CreateTir>)?;
+        for (at, ticket) in tickets {
+            // There is room for all.
+            let _ = made.push_within_capacity((at, replies.object(ticket)?));
+        }
+
+        // What goes wrong from here on leaves frames of some kinds to more general ones.
+        self.hashing = None;
+        for (at, tir) in made {
+            if let (Some(entry), Some(place)) = (self.kinds.get_mut(at), self.tirs.get_mut(at)) {
+                let _ = old_entries.push_within_capacity((at, entry.take()));
+                let _ = old_tirs.push_within_capacity(place.replace(tir));
+            }
+        }
+        let mut batch = era.batch();
+        for (_, entry) in old_entries.iter_mut() {
+            entry.take().map_or(Ok(()), |entry| batch.end(entry))?;
+        }
+        batch.run()?.rest()?;
+        let mut batch = era.batch();
+        for (at, _) in old_entries.iter() {
+            self.stage_kind(*at, &mut batch)?;
+        }
+        self.staged(&mut batch.run()?)?;
+        self.hashing = Some(hashing);
+        end_all(old_tirs.into_iter().flatten())
     }
 
     /// Takes what the batch of [`Self::change`] came to, and takes away what is not wanted any more:
@@ -504,7 +668,7 @@ impl Steering {
         for pending in core::mem::take(&mut self.pending) {
             match pending {
                 Pending::Rule(rule, index, _) => self.places.give(&rule, index),
-                Pending::Queues(_) => self.receivers.clear(),
+                Pending::Queues(_) => self.filled.clear(),
                 _ => {}
             }
         }
@@ -545,10 +709,13 @@ impl Steering {
     fn clear(&mut self) -> Result<(), Failure> {
         let leading = self.leading()?;
         self.remove(&leading)?;
-        end_all(core::mem::take(&mut self.kinds))?;
-        end_all(core::mem::take(&mut self.tirs))?;
-        self.receivers.clear();
-        end_all(self.rqt.take())
+        end_all(self.kinds.iter_mut().filter_map(Option::take))?;
+        end_all(self.tirs.iter_mut().filter_map(Option::take))?;
+        self.filled.clear();
+        end_all(Iterator::chain(
+            self.rqt.take().into_iter(),
+            self.rest.take(),
+        ))
     }
 
     /// Makes again what [`Self::detach`] took away.
@@ -594,11 +761,12 @@ impl Steering {
     /// The first [`Failure`]; all of them are in the log.
     pub(crate) fn end(self) -> Result<(), Failure> {
         let entries = self.rules.into_iter().map(|one| one.entry);
-        let entries = end_all(Iterator::chain(entries, self.kinds));
+        let entries = end_all(Iterator::chain(entries, self.kinds.into_iter().flatten()));
         let groups = self.groups.into_iter().map(|(_, group)| group);
-        let groups = end_all(Iterator::chain(groups, self.tirs));
+        let groups = end_all(Iterator::chain(groups, self.tirs.into_iter().flatten()));
         let tables = self.tables.into_iter().map(|(_, table)| table);
-        let tables = end_all(Iterator::chain(tables, self.rqt));
+        let tables = Iterator::chain(tables, self.rqt);
+        let tables = end_all(Iterator::chain(tables, self.rest));
         entries.and(groups).and(tables)
     }
 
@@ -629,16 +797,24 @@ impl Steering {
                 .take(ticket)
                 .map(drop)
                 // It is filled anew next time.
-                .inspect_err(|_| self.receivers.clear()),
-            Pending::Tir(ticket) => {
-                let tir = replies.object(ticket)?;
-                let pushed = self.tirs.push(tir, GFP_KERNEL);
-                pushed.map_err(no_memory::<CreateTir>)
+                .inspect_err(|_| self.filled.clear()),
+            Pending::Rest(ticket) => {
+                self.rest = Some(replies.object(ticket)?);
+                Ok(())
             }
-            Pending::Kind(ticket) => {
+            Pending::Tir(at, ticket) => {
+                let tir = replies.object(ticket)?;
+                if let Some(place) = self.tirs.get_mut(at) {
+                    *place = Some(tir);
+                }
+                Ok(())
+            }
+            Pending::Kind(at, ticket) => {
                 let entry = replies.object(ticket)?;
-                let pushed = self.kinds.push(entry, GFP_KERNEL);
-                pushed.map_err(no_memory::<SetFlowTableEntry>)
+                if let Some(place) = self.kinds.get_mut(at) {
+                    *place = Some(entry);
+                }
+                Ok(())
             }
         }
     }
@@ -660,6 +836,16 @@ fn rules_of(wanted: &Wanted<'_>) -> Result<KVVec<Rule>, Failure> {
     })?;
     list.sort_unstable();
     Ok(list)
+}
+
+/// The entries of a table of queues.
+fn entries_of<C: Command>(queues: &[u32]) -> Result<KVec<u8>, Failure> {
+    let mut tail = KVec::new();
+    for queue in queues {
+        tail.extend_from_slice(&steer::queue(*queue), GFP_KERNEL)
+            .map_err(no_memory::<C>)?;
+    }
+    Ok(tail)
 }
 
 /// Puts an entry of a flow table into a batch.

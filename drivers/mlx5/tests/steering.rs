@@ -75,6 +75,7 @@ use crate::net::{
         spread::{
             self,
             Compared,
+            Hashing,
             Traffic, //
         }, //
     },
@@ -159,7 +160,7 @@ impl Rig {
         let rqt = output.rqtn();
         for (index, traffic) in (0u32..).zip(Traffic::ALL) {
             let output = host.call::<CreateTir>(|input| {
-                steer::tir(input, net.transport_domain, rqt, traffic.hashed());
+                steer::tir(input, net.transport_domain, rqt, traffic, &Hashing::USUAL);
             });
             let to = Destination::Tir(output.unwrap().tirn());
             let (_, group) = by_traffic[traffic.compared() as usize];

@@ -12,6 +12,7 @@ use zerocopy::little_endian::{U16, U32};
 use zerocopy::IntoBytes;
 use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+use super::rss::Limits;
 use super::{is_station_address, MacAddress, MAC_LEN};
 use crate::byte_order::ByteOrder;
 use crate::lifecycle::ConfigWrite;
@@ -148,6 +149,8 @@ pub struct Attributes {
     pub mtu: u16,
     /// The most pairs of virtqueues.
     pub max_virtqueue_pairs: u16,
+    /// What the driver can configure of receive-side scaling.
+    pub rss: Limits,
 }
 
 /// The configuration space and who may change what in it.
@@ -174,9 +177,9 @@ impl ConfigSpace {
                 mtu: U16::new(attributes.mtu),
                 speed: U32::new(u32::MAX),
                 duplex: u8::MAX,
-                rss_max_key_size: 0,
-                rss_max_indirection_table_length: U16::new(0),
-                supported_hash_types: U32::new(0),
+                rss_max_key_size: attributes.rss.key_len,
+                rss_max_indirection_table_length: U16::new(attributes.rss.table_len),
+                supported_hash_types: U32::new(attributes.rss.types),
             },
             mac: attributes.mac,
             default_mac: attributes.mac,
@@ -198,6 +201,15 @@ impl ConfigSpace {
     /// Returns the most pairs of virtqueues.
     pub fn max_virtqueue_pairs(&self) -> u16 {
         self.layout.max_virtqueue_pairs.get()
+    }
+
+    /// Returns what the driver can configure of receive-side scaling.
+    pub fn rss(&self) -> Limits {
+        Limits {
+            key_len: self.layout.rss_max_key_size,
+            table_len: self.layout.rss_max_indirection_table_length.get(),
+            types: self.layout.supported_hash_types.get(),
+        }
     }
 
     /// Returns `status`: [`LINK_UP`] and [`ANNOUNCE`].
@@ -314,6 +326,7 @@ mod tests {
             mac_provisioned,
             mtu: 1500,
             max_virtqueue_pairs: 16,
+            rss: Limits::default(),
         })
     }
 
@@ -330,6 +343,25 @@ mod tests {
         assert_eq!(image[6..12], [1, 0, 16, 0, 0xdc, 0x05]);
         assert_eq!(image[12..17], [0xff; 5]);
         assert_eq!(image[17..], [0; 7]);
+    }
+
+    #[test]
+    fn what_can_be_scaled_is_behind_the_rest() {
+        let rss = Limits {
+            key_len: 40,
+            table_len: 0x180,
+            types: 0x3f,
+        };
+        let space = ConfigSpace::new(Attributes {
+            mac: OURS,
+            mac_provisioned: true,
+            mtu: 1500,
+            max_virtqueue_pairs: 16,
+            rss,
+        });
+        let image = all(&space, ByteOrder::Little);
+        assert_eq!(image[17..], [40, 0x80, 1, 0x3f, 0, 0, 0]);
+        assert_eq!(space.rss(), rss);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use super::features::{
     CTRL_GUEST_OFFLOADS, CTRL_MAC_ADDR, CTRL_RX, CTRL_RX_EXTRA, CTRL_VLAN, CTRL_VQ, GUEST_ANNOUNCE,
     GUEST_CSUM, GUEST_ECN, GUEST_TSO4, GUEST_TSO6, GUEST_UFO, GUEST_USO4, GUEST_USO6, MQ, RSS,
 };
+use super::rss::{Limits, Scaling};
 use super::{is_station_address, MacAddress, MAC_LEN};
 use crate::byte_order::ByteOrder;
 use crate::features::Features;
@@ -107,6 +108,8 @@ pub enum Command<'a> {
     AnnounceAck,
     /// Use this many pairs of virtqueues, from 1 to the most there are.
     VirtqueuePairs(u16),
+    /// Spread what is received like this.
+    Scale(Scaling<'a>),
     /// Use exactly these offloads towards the driver.
     GuestOffloads(Features),
 }
@@ -131,6 +134,8 @@ pub struct Context {
     pub features: Features,
     /// The most pairs of virtqueues.
     pub max_virtqueue_pairs: u16,
+    /// What the driver can configure of receive-side scaling.
+    pub rss: Limits,
 }
 
 impl Context {
@@ -138,7 +143,8 @@ impl Context {
     ///
     /// `bytes` is the readable part of the chain, or as much of its beginning as was read; `whole`
     /// is the length in bytes of all of it. Tables that are not wholly in `bytes` are given as too
-    /// long; every other command fits in 16 bytes.
+    /// long; a configuration of receive-side scaling is to be there as far as the device takes one,
+    /// and every other command fits in 16 bytes.
     ///
     /// # Errors
     ///
@@ -161,6 +167,11 @@ impl Context {
                 Ok(Command::AnnounceAck)
             }
             (4, 0) => self.virtqueue_pairs(data),
+            (4, 1) => {
+                self.need(RSS)?;
+                Scaling::decode(data, self.order, &self.rss, self.max_virtqueue_pairs)
+                    .map(Command::Scale)
+            }
             (5, 0) => self.guest_offloads(data),
             _ => Err(CommandError::Unknown),
         }
@@ -285,6 +296,11 @@ mod tests {
         order: ByteOrder::Little,
         features: Features::from_bits(u64::MAX),
         max_virtqueue_pairs: 4,
+        rss: Limits {
+            key_len: 40,
+            table_len: 128,
+            types: 0x3f,
+        },
     };
     const BIG: Context = Context {
         order: ByteOrder::Big,
@@ -319,6 +335,7 @@ mod tests {
             &[2, 1, 1, 0],
             &[3, 0],
             &[4, 0, 2, 0],
+            &[4, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0],
             &[5, 0, 0, 0, 0, 0, 0, 0, 0, 0],
         ];
         for command in commands {
@@ -346,6 +363,7 @@ mod tests {
             &[2, 0, 0, 0x10],
             &[4, 0, 0, 0],
             &[4, 0, 5, 0],
+            &[4, 1, 0, 0, 0, 0, 0, 0, 0, 0, 4, 0, 1, 0, 0],
             &[5, 0, 1, 0, 0, 0, 0, 0, 0, 0],
         ];
         for command in invalid {
@@ -366,6 +384,7 @@ mod tests {
             &[1, 1, 2, 0, 0, 0, 0],
             &[2, 0, 1],
             &[4, 0, 1],
+            &[4, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0],
         ] {
             assert_eq!(
                 decode(&ALL, command),
@@ -373,7 +392,7 @@ mod tests {
                 "{command:?}"
             );
         }
-        for command in [[0, 6, 1], [6, 0, 0], [4, 1, 0], [255, 255, 255]] {
+        for command in [[0, 6, 1], [6, 0, 0], [4, 2, 0], [255, 255, 255]] {
             assert_eq!(decode(&ALL, &command), Err(CommandError::Unknown));
         }
     }

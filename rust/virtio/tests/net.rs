@@ -9,9 +9,16 @@ use virtio::features::Features;
 use virtio::lifecycle::ConfigWrite;
 use virtio::net::config::{Attributes, ConfigSpace, SIZE};
 use virtio::net::control::{Command, Context, GUEST_OFFLOADS};
-use virtio::net::features::{check, CTRL_RX, GUEST_CSUM};
+use virtio::net::features::{check, CTRL_RX, GUEST_CSUM, RSS};
 use virtio::net::header::{Fit, Header, MAX_LEN};
 use virtio::net::is_station_address;
+use virtio::net::rss::Limits;
+
+const LIMITS: Limits = Limits {
+    key_len: 40,
+    table_len: 128,
+    types: 0x3f,
+};
 
 fn order() -> impl Strategy<Value = ByteOrder> {
     prop_oneof![Just(ByteOrder::Little), Just(ByteOrder::Big)]
@@ -108,7 +115,7 @@ proptest! {
         bytes.extend(data);
         bytes.truncate(cut);
         let whole = bytes.len() as u64 + behind;
-        let context = Context { order, features, max_virtqueue_pairs: 16 };
+        let context = Context { order, features, max_virtqueue_pairs: 16, rss: LIMITS };
         match context.decode(&bytes, whole) {
             Ok(Command::VirtqueuePairs(pairs)) => prop_assert!((1..=16).contains(&pairs)),
             Ok(Command::AddVlan(vlan) | Command::DeleteVlan(vlan)) => prop_assert!(vlan < 4096),
@@ -125,6 +132,10 @@ proptest! {
                     .sum();
                 prop_assert!(2 + listed <= bytes.len());
             }
+            Ok(Command::Scale(scaling)) => {
+                prop_assert!(features.contains(RSS));
+                prop_assert!(scaling.pairs() <= 16 && scaling.queues().len().is_power_of_two());
+            }
             Ok(Command::Receive(..) | Command::AnnounceAck) | Err(_) => {}
         }
     }
@@ -137,7 +148,7 @@ proptest! {
         ),
     ) {
         let mac = [0x52, 0x54, 0, 0, 0, 1];
-        let attributes = Attributes { mac, mac_provisioned: false, mtu: 1500, max_virtqueue_pairs: 1 };
+        let attributes = Attributes { mac, mac_provisioned: false, mtu: 1500, max_virtqueue_pairs: 1, rss: LIMITS };
         let mut space = ConfigSpace::new(attributes);
         let image = |space: &ConfigSpace| {
             let mut image = [0; SIZE];

@@ -50,21 +50,13 @@ use crate::net::steering::{
     },
     spread::{
         Compared,
-        Hashed,
+        Hashing,
         Traffic, //
     }, //
 };
 
 /// The bytes of an entry of a table of queues, and of a destination of an entry.
 pub(crate) const QUEUE_BYTES: usize = size_of::<RqNum>();
-
-/// The key of the hash by which frames are spread: that by which implementations of it are verified
-/// (Microsoft, "Verifying the RSS Hash Calculation").
-const KEY: [u8; 40] = [
-    0x6d, 0x5a, 0x56, 0xda, 0x25, 0x5b, 0x0e, 0xc2, 0x41, 0x67, 0x25, 0x3d, 0x43, 0xa3, 0x8f, 0xb0,
-    0xd0, 0xca, 0x2b, 0xcb, 0xae, 0x7b, 0x30, 0xb4, 0x77, 0xcb, 0x2d, 0xa3, 0x80, 0x30, 0xf2, 0x0c,
-    0x6a, 0x42, 0xb7, 0x3b, 0xbe, 0xac, 0x01, 0xfa,
-];
 
 /// What the entries of a group compare.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -274,16 +266,23 @@ pub(crate) fn queue(id: u32) -> [u8; QUEUE_BYTES] {
     bytes
 }
 
-/// Fills in CREATE of a receive interface that spreads frames over a table of queues.
-pub(crate) fn tir(input: &mut CreateTirIn, domain: u32, rqt: u32, hashed: Hashed) {
+/// Fills in CREATE of a receive interface that spreads frames of a kind over a table of queues.
+pub(crate) fn tir(
+    input: &mut CreateTirIn,
+    domain: u32,
+    rqt: u32,
+    traffic: Traffic,
+    hashing: &Hashing,
+) {
+    let hashed = traffic.hashed(hashing.types);
     let context = input.ctx_mut();
     context
         .set_disp_type(DispType::INDIRECT)
         .set_indirect_table(rqt)
         .set_transport_domain(domain)
         .set_rx_hash_fn(RxHashFn::TOEPLITZ)
-        .set_rx_hash_symmetric(true);
-    *context.rx_hash_toeplitz_key_mut() = KEY;
+        .set_rx_hash_symmetric(hashing.symmetric);
+    *context.rx_hash_toeplitz_key_mut() = hashing.key;
     context
         .rx_hash_field_selector_outer_mut()
         .set_l3_prot_type(hashed.network)
