@@ -103,6 +103,30 @@ def flow(to, source, protocol, version, port, payload=bytes(20)):
     return ethernet(to, source, head + segment, IPV6)
 
 
+# Kinds of hashes: of addresses, and of addresses and ports.
+HASH_IPV4, HASH_TCPV4, HASH_UDPV4, HASH_IPV6, HASH_TCPV6, HASH_UDPV6 = (1 << n for n in range(6))
+
+
+def hash_of(frame, key, ports=True):
+    """The hash of a frame that `flow` made, by Toeplitz, of ports or without."""
+    at, length = (26, 8) if frame[12:14] == b"\x08\0" else (22, 32)
+    data = frame[at:at + length + (4 if ports else 0)]
+    bits = int.from_bytes(key, "big")
+    total = 0
+    for number, byte in enumerate(data):
+        for bit in range(8):
+            if byte & 0x80 >> bit:
+                total ^= bits >> 8 * len(key) - 32 - 8 * number - bit & 0xffffffff
+    return total
+
+
+def scaling(types, table, rest, transmit, key):
+    """What RSS_CONFIG says."""
+    return (struct.pack("<IHH", types, len(table) - 1, rest) +
+            b"".join(struct.pack("<H", queue) for queue in table) +
+            struct.pack("<HB", transmit, len(key)) + key)
+
+
 class Ring:
     """A split virtqueue in memory, as its driver sees it."""
 

@@ -894,10 +894,10 @@ def spread(bench, side):
         found = {}
         for name, protocol, version in (("TCP4", nic.TCP, 4), ("UDP4", nic.UDP, 4),
                                         ("TCP6", nic.TCP, 6), ("UDP6", nic.UDP, 6)):
-            flows = [nic.flow(here.mac, there.mac, protocol, version, port)
-                     for port in range(1000, 1032)]
-            there.send(*flows)
-            found[name] = collections.Counter(here.wait(frame)[1] // 2 for frame in flows)
+            frames = [nic.flow(here.mac, there.mac, protocol, version, port)
+                      for port in range(1000, 1032)]
+            there.send(*frames)
+            found[name] = collections.Counter(here.wait(frame)[1] // 2 for frame in frames)
         ktap.say(f"{side.driver}: " + ", ".join(
             f"{name} {sorted(queues.items())}" for name, queues in found.items()))
         alone = [name for name, queues in found.items() if len(queues) < 2]
@@ -975,6 +975,113 @@ def announcement(bench):
         here.start(CONTROL | nic.STATUS, base=base)
         assert here.status() == nic.LINK_UP
         assert here.control(nic.ANNOUNCE_ACK) == ERR
+
+
+def flows(here, there, ports=range(1000, 1012)):
+    """Frames of flows of each kind."""
+    return [nic.flow(here.mac, there.mac, protocol, version, port)
+            for protocol in (nic.TCP, nic.UDP) for version in (4, 6) for port in ports]
+
+
+def lands(here, there, frames, queue_of):
+    """Each frame is received by the queue that it belongs to."""
+    here.look()
+    here.received.clear()
+    there.send(*frames)
+    for frame in frames:
+        _, queue = here.wait(frame)
+        assert queue // 2 == queue_of(frame), f"{frame.hex()}: {queue // 2}"
+
+
+@suite.test()
+def receive_side_scaling(bench):
+    """A driver says how what it receives is spread: by table, key and kinds of hashes."""
+    side, key = bench.ours, bytes((7 * number + 3) % 256 for number in range(40))
+    with subject(side, max_vqp=2) as here:
+        offered = here.vhost.features()
+    assert not offered & nic.RSS
+    features = CONTROL | nic.MQ | nic.RSS
+    with joined(bench, side, max_vqp=4,
+                device_features=hex(offered | nic.MQ | nic.RSS)) as (here, there):
+        here.start(CONTROL | nic.MQ, pairs=4)
+        here.reset()
+        objects = bench.model.objects(side.function)
+        here.start(features, pairs=4)
+        assert here.vhost.config(17, 7) == struct.pack("<BHI", 40, 128, 0x3f)
+        whole, frames = 0x3f, flows(here, there)
+        tables = [[0, 1, 2, 3], [3, 0, 3, 1, 2, 2, 0, 3], [number % 3 for number in range(128)]]
+        for table in tables:
+            command = nic.scaling(whole, table, 0, 4, key)
+            assert here.control(nic.RSS_CONFIG, command) == OK
+            lands(here, there, frames,
+                  lambda frame, table=table: table[nic.hash_of(frame, key) % len(table)])
+        # Another key, and UDP by its addresses alone.
+        key, table = key[::-1], tables[1]
+        types = nic.HASH_IPV4 | nic.HASH_IPV6 | nic.HASH_TCPV4 | nic.HASH_TCPV6
+        assert here.control(nic.RSS_CONFIG, nic.scaling(types, table, 0, 4, key)) == OK
+
+        def is_udp(frame):
+            return frame[23 if frame[12:14] == b"\x08\0" else 20] == nic.UDP
+
+        lands(here, there, frames,
+              lambda frame: table[nic.hash_of(frame, key, not is_udp(frame)) % len(table)])
+        # TCP over IPv4 only: the rest has a queue of its own, with what is no IP.
+        assert here.control(nic.RSS_CONFIG,
+                            nic.scaling(nic.HASH_TCPV4, table, 1, 4, key)) == OK
+        frames.append(frame_for(here.mac, b"no IP"))
+        lands(here, there, frames, lambda frame: table[nic.hash_of(frame, key) % len(table)]
+              if frame[12:14] == b"\x08\0" and not is_udp(frame) else 1)
+        # What is wrong changes nothing.
+        for wrong in (nic.scaling(0x40, table, 1, 4, key), nic.scaling(1, table[:3], 1, 4, key),
+                      nic.scaling(1, [4], 1, 4, key), nic.scaling(1, [0], 4, 4, key),
+                      nic.scaling(1, [0], 1, 5, key), nic.scaling(1, [0], 1, 1, key)[:-1],
+                      nic.scaling(1, [0], 1, 1, key + key)):
+            assert here.control(nic.RSS_CONFIG, wrong) == ERR
+        lands(here, there, frames, lambda frame: table[nic.hash_of(frame, key) % len(table)]
+              if frame[12:14] == b"\x08\0" and not is_udp(frame) else 1)
+        # A step that fails changes nothing, or little, and the next one mends it.
+        for name in ("MODIFY_RQT", "CREATE_TIR", "SET_FLOW_TABLE_ENTRY"):
+            with bench.model.fault(side.function, "fail", command=mlx5.which(name),
+                                   status="INT_ERR", syndrome=0x6060) as hits:
+                assert here.control(nic.RSS_CONFIG, nic.scaling(whole, [2], 0, 4, key)) == ERR
+                assert hits() == 1, name
+            assert here.control(nic.RSS_CONFIG, nic.scaling(nic.HASH_TCPV4, table, 1, 4, key)) == OK
+            lands(here, there, frames, lambda frame: table[nic.hash_of(frame, key) % len(table)]
+                  if frame[12:14] == b"\x08\0" and not is_udp(frame) else 1)
+        # And nothing of it is left for the next driver.
+        here.reset()
+        here.start(CONTROL | nic.MQ, pairs=4)
+        spread_over = collections.Counter()
+        there.send(*frames)
+        for frame in frames:
+            spread_over[here.wait(frame)[1]] += 1
+        assert len(spread_over) == 4, spread_over
+        here.reset()
+        assert bench.model.objects(side.function) == objects
+
+
+@suite.test()
+def scaling_by_ethtool(bench):
+    """ethtool shows the table of a device with RSS, and changes it."""
+    side = bench.ours
+    with subject(side, max_vqp=2) as here:
+        offered = here.vhost.features()
+    with vdpa.Device(side.function.mgmtdev, "subject", max_vqp=2,
+                     device_features=hex(offered | nic.MQ | nic.RSS)) as device:
+        device.bind("virtio_vdpa")
+        try:
+            vdpa.sh("ip", "link", "set", device.netdev, "up")
+            shown = vdpa.sh("ethtool", "-x", device.netdev).stdout
+            assert "with 2 RX ring(s)" in shown and "toeplitz: on" in shown, shown
+            before = bench.commands(side)
+            vdpa.sh("ethtool", "-X", device.netdev, "weight", 0, 1)
+            took = bench.commands(side) - before
+            assert took["MODIFY_RQT"], took
+            shown = vdpa.sh("ethtool", "-x", device.netdev).stdout.split("RSS hash key")[0]
+            table = [word for row in shown.splitlines()[1:] for word in row.split(":")[1].split()]
+            assert table == ["1"] * 128, table
+        finally:
+            device.bind(None)
 
 
 if __name__ == "__main__":
