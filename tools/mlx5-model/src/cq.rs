@@ -188,6 +188,16 @@ impl Cq {
         });
     }
 
+    /// Takes the queue out of service as if it had overrun. Returns whether it was in service.
+    pub(crate) fn overrun(&self, platform: &Platform) -> bool {
+        let mut ring = self.ring.lock();
+        let was_in_service = ring.status == CqStatus::OK;
+        if was_in_service {
+            self.fail(platform, &mut ring, CqFault::Overrun);
+        }
+        was_in_service
+    }
+
     /// The driver armed the queue.
     fn arm(&self, platform: &Platform, doorbell: &CqDoorbell) {
         let mut ring = self.ring.lock();

@@ -73,6 +73,7 @@ use crate::{
         RECORD, //
     },
     eq::Event,
+    fault::EventPart,
     hca::Hca,
     object::{
         self,
@@ -191,6 +192,35 @@ impl Qp {
         }
     }
 
+    /// The queue pair this one is connected to.
+    fn peer(&self, platform: &Platform) -> Option<Arc<Self>> {
+        let remote = self.inner.lock().context.remote_qpn();
+        platform.qps.read().get(remote).ok().cloned()
+    }
+
+    /// Puts the queue pair this one is connected to into error, or the completion queue of that, and
+    /// tells the driver. Returns whether it is there, and was not in error yet.
+    pub(crate) fn fail_peer(&self, platform: &Platform, part: EventPart) -> bool {
+        let Some(peer) = self.peer(platform) else {
+            return false;
+        };
+        let mut inner = peer.inner.lock();
+        match (part, &peer.rq) {
+            (EventPart::Completions, Some(rq)) => rq.cq.overrun(platform),
+            (EventPart::Pair, Some(_)) if inner.state != QpState::ERR => {
+                peer.fail(platform, &mut inner);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn fail(&self, platform: &Platform, inner: &mut Inner) {
+        inner.state = QpState::ERR;
+        inner.held = 0;
+        platform.events.post(Event::QpError { qpn: self.number });
+    }
+
     /// The driver may have posted receive entries.
     pub(crate) fn retry(self: &Arc<Self>, platform: &Platform) {
         let mut inner = self.inner.lock();
@@ -214,9 +244,7 @@ impl Qp {
     /// Completes receive entries for the messages held. Returns whether none is left over.
     fn take(&self, platform: &Platform, rq: &ReceiveQueue, inner: &mut Inner) -> bool {
         let Some(posted) = rq.posted(platform) else {
-            inner.state = QpState::ERR;
-            inner.held = 0;
-            platform.events.post(Event::QpError { qpn: self.number });
+            self.fail(platform, inner);
             return true;
         };
         // The queue holds the newest entries, however many were posted. Linux counts on from an

@@ -205,6 +205,33 @@ fn a_queue_goes_to_error_and_says_so() {
     side.end();
 }
 
+#[test]
+fn what_a_queue_tells_by_goes_to_error_and_says_so() {
+    let board = Board::new(1).unwrap();
+    let options = Options {
+        channels: true,
+        ..Options::default()
+    };
+    let mut side = Side::new(&board, "cx6dx-old", 0, options);
+    for (at, part, expected) in [
+        (0, "pair", EventType::WQ_ACCESS_ERROR),
+        (1, "completions", EventType::CQ_ERROR),
+    ] {
+        let id = side.net.queues[at].id;
+        let asked = json!({"kind": "event_error", "queue": id, "part": part});
+        fault(&side.host, asked.clone());
+        let event = side.host.wait_event().unwrap();
+        assert_eq!(event.event_type(), Ok(expected));
+        // The virtqueue goes on.
+        let object = side.net.query(&mut side.host, at).unwrap();
+        assert_ne!(object.state(), Ok(prm::virtq::State::ERR));
+        let again: Fault = serde_json::from_value(asked).unwrap();
+        let refused = side.host.function.inject(again).unwrap_err().to_string();
+        assert!(refused.contains("there is no virtqueue"), "{refused}");
+    }
+    side.end();
+}
+
 /// Reads 32 bits of BAR 0.
 fn register(host: &Host, offset: u64) -> u32 {
     let mut bytes = [0; 4];

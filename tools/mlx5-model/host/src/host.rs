@@ -564,7 +564,14 @@ impl Host {
         let asynchronous = self.create_eq(
             7,
             ASYNC_VECTOR,
-            (1 << EventType::PORT_CHANGE as u64) | (1 << EventType::OBJECT_CHANGE as u64),
+            [
+                EventType::PORT_CHANGE,
+                EventType::OBJECT_CHANGE,
+                EventType::CQ_ERROR,
+                EventType::WQ_ACCESS_ERROR,
+            ]
+            .iter()
+            .fold(0, |mask, kind| mask | 1 << *kind as u64),
             uar,
         )?;
         let pages = self.create_eq(5, ASYNC_VECTOR, 1 << EventType::PAGE_REQUEST as u64, uar)?;

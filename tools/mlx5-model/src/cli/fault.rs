@@ -42,6 +42,7 @@ pub(crate) enum Action {
     ///   lose_interrupts [vector=N] [count=N]
     ///   spurious_interrupt vector=N [count=N]
     ///   queue_error queue=ID
+    ///   event_error queue=ID part=pair|completions
     ///   link state=down|up|flap
     ///   page_request pages=N
     ///   health syndrome=SYNDROME [fatal=false]

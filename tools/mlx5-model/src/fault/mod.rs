@@ -110,6 +110,13 @@ pub enum Fault {
         /// The id of the virtqueue object.
         queue: u32,
     },
+    /// What a virtqueue tells its driver by in QP event mode goes to error, at once.
+    EventError {
+        /// The id of the virtqueue object.
+        queue: u32,
+        /// Which part of it.
+        part: EventPart,
+    },
     /// The link of the port changes, at once.
     Link {
         /// How.
@@ -133,6 +140,16 @@ pub enum Fault {
     /// reaches the driver's memory nor interrupts. When the fault is cleared it is as after a
     /// reset.
     Gone {},
+}
+
+/// A part of what a virtqueue tells its driver by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EventPart {
+    /// The driver's queue pair.
+    Pair,
+    /// Its completion queue.
+    Completions,
 }
 
 /// What happens to a link.

@@ -132,6 +132,15 @@ impl Function {
                     return Err(FaultError::NotNow(reason));
                 }
             }
+            Fault::EventError { queue: id, part } => {
+                let hca = self.hca();
+                let queue = hca.virtqs.get(*id).ok();
+                if !queue.is_some_and(|queue| queue.fail_events(*part)) {
+                    let reason =
+                        format!("there is no virtqueue {id:#x} that tells by a queue pair");
+                    return Err(FaultError::NotNow(reason));
+                }
+            }
             Fault::Link { state } => match state {
                 Link::Down => self.set_link(false),
                 Link::Up => self.set_link(true),

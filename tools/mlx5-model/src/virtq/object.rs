@@ -31,6 +31,7 @@ use prm::{
 
 use crate::{
     eq::Event,
+    fault::EventPart,
     frame::Frame,
     mkey::Space,
     object::Handle,
@@ -277,6 +278,18 @@ impl Virtq {
     /// destroying it helps then. Returns whether it was not there yet.
     pub fn fail(&self, failure: Failure) -> bool {
         self.fail_locked(&mut self.core.lock(), failure)
+    }
+
+    /// Puts a part of what it tells its driver by into error, and tells the driver of that. Returns
+    /// whether there is such a part, which was not in error yet.
+    pub fn fail_events(&self, part: EventPart) -> bool {
+        match &self.core.lock().parts {
+            Some(Parts {
+                notifier: Notifier::Qp(pair),
+                ..
+            }) => pair.fail_peer(&self.platform, part),
+            _ => false,
+        }
     }
 
     fn fail_locked(&self, core: &mut Core, failure: Failure) -> bool {
