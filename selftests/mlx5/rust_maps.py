@@ -6,6 +6,7 @@ a reset leaves nothing of a driver.
 """
 
 import contextlib
+import functools
 import os
 import sys
 
@@ -31,7 +32,23 @@ FRAME = 64 + vhost.HEADER
 # A feature.
 CTRL_VQ = 1 << 17
 
+# Functions whose virtqueues go on where they were, and can be told of other memory;
+# whose are made anew for that; and whose keys belong to a user context besides.
+KINDS = ("new0", "old0", "minimal")
+
 suite = ktap.Suite("mlx5_rust_maps")
+
+
+def on_each(test):
+    """A test that is given the name of a function as well, on each kind of them."""
+
+    @functools.wraps(test)
+    def run(model):
+        for name in KINDS:
+            ktap.say(name)
+            test(model, name)
+
+    return run
 
 
 def huge_pages(what):
@@ -152,9 +169,10 @@ def serves(dev, ram):
 
 
 @suite.test()
-def lazy(model):
+@on_each
+def lazy(model, name):
     """What is mapped before a driver runs or while it is stopped takes no command."""
-    with memory() as ram, device(model) as (dev, keys), model.clean():
+    with memory() as ram, device(model, name) as (dev, keys), model.clean():
         map_all(dev, ram)
         with sender(dev, ram) as out:
             enable(dev)
@@ -199,10 +217,11 @@ def control_space(model):
 
 
 @suite.test()
-def running(model):
+@on_each
+def running(model, name):
     """What changes while a driver runs takes a key, and the one of all."""
     more = BASE + 2 * RAM
-    with memory(RAM + HUGE) as ram, device(model) as (dev, keys), model.clean():
+    with memory(RAM + HUGE) as ram, device(model, name) as (dev, keys), model.clean():
         map_all(dev, ram, RAM)
         with sender(dev, ram) as out:
             assert start(dev)
@@ -224,10 +243,11 @@ def running(model):
 
 
 @suite.test()
-def hole(model):
+@on_each
+def hole(model, name):
     """A part that is taken back is not reached any more, the rest is."""
     gone = BASE + 5 * HUGE
-    with memory() as ram, device(model) as (dev, keys), model.clean():
+    with memory() as ram, device(model, name) as (dev, keys), model.clean():
         map_all(dev, ram)
         with sender(dev, ram) as out:
             assert start(dev)
@@ -289,9 +309,10 @@ def many(model):
 
 
 @suite.test()
-def nothing(model):
+@on_each
+def nothing(model, name):
     """Without memory a device does not start, and gets no key of all."""
-    with memory() as ram, device(model) as (dev, keys), model.clean():
+    with memory() as ram, device(model, name) as (dev, keys), model.clean():
         with sender(dev, ram):
             assert not start(dev)
             assert keys.took() == (0, 0)
@@ -355,9 +376,10 @@ def control(model):
 
 
 @suite.test()
-def held(model):
+@on_each
+def held(model, name):
     """Memory that a process lets go of is its own again, as soon as nothing leads there."""
-    with device(model) as (dev, _), model.clean():
+    with device(model, name) as (dev, _), model.clean():
         with memory() as ram:
             map_all(dev, ram)
             serves(dev, ram)

@@ -108,19 +108,6 @@ def others(model):
 
 
 @suite.test(timeout=120)
-def lost(model):
-    """Interrupts that are lost are made up for, whatever raises them."""
-    with pair(model, "old0", "new0") as (here, there):
-        here.ping(there.address)
-        # That of the firmware's own events is not for this: commands take it.
-        for vector in (1, 2):
-            with model.fault(here.function, "lose_interrupts", vector=vector, count=1) as hits:
-                here.run("ping", "-q", "-c", "3", "-i", "0.2", "-W", "5", there.address)
-                assert hits() == 1, vector
-            here.ping(there.address)
-
-
-@suite.test(timeout=120)
 def mac_change(model):
     """Another MAC address by the control queue."""
     with pair(model) as (here, there):

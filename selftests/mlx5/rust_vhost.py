@@ -87,6 +87,15 @@ def doorbells(model):
 
 
 @suite.test(timeout=400)
+def older(model):
+    """Guests of both kinds in turn where virtqueues neither interrupt nor are resumed."""
+    with join(model, "old1", "old0") as (port, device):
+        for card in (joined.MODERN, joined.LEGACY):
+            ktap.say(card)
+            joined.stop_and_continue(card, device, port, card)
+
+
+@suite.test(timeout=400)
 def stop_and_continue(model):
     """stop and cont while traffic goes, of a modern guest and of a legacy one."""
     with join(model, "new1", "new0") as (port, device):
@@ -114,6 +123,17 @@ def any_device(model):
     # A third one goes on while another is given rings that are broken; the
     # hardware does not suspend a virtqueue that failed over them.
     joined.ask_any(model, bound(model), ("new0", "new1", "new2"), TITLES, ["StateTransition"])
+
+
+# Where virtqueues neither interrupt nor can be resumed; those are made anew.
+OLDER = ("SUSPEND: ", "STOP ", "ring state: split", "reset", "queue disabled", "kick before",
+         "what waits goes with", "move to other places")
+
+
+@suite.test(timeout=400)
+def any_older_device(model):
+    """What is asked of any device that can be suspended, on older firmware."""
+    joined.ask_any(model, bound(model), ("old0", "old1"), OLDER)
 
 
 if __name__ == "__main__":
