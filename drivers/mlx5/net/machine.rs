@@ -505,6 +505,8 @@ impl Machine {
         let started = self.start(inner, actions.start, later, actions.begin);
         started.map_err(|trouble| {
             self.warn(&trouble);
+            // What is in the way may be what is left of another driver.
+            self.alarm.ring();
             if actions.begin {
                 Event::StartFailed
             } else {

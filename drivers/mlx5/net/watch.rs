@@ -34,6 +34,7 @@ use virtio::{
     lifecycle::{
         status,
         Event,
+        Lifecycle,
         QueueSet, //
     },
     net::config::LINK_UP, //
@@ -271,7 +272,8 @@ impl Watch {
         if let (0, Some(objects)) = (status & status::DRIVER_OK, inner.objects.as_deref_mut()) {
             objects.keys.trim(&inner.map);
         }
-        if status == 0 {
+        // Nobody drives it, or nobody can.
+        if status == 0 || self.0.ask(Lifecycle::broken) {
             self.0.function().tidy();
         }
     }
