@@ -38,6 +38,12 @@ def _ioc(direction, number, size):
     return direction << 30 | size << 16 | 0xaf << 8 | number
 
 
+def huge_pages(what):
+    """A number of huge pages: "Free", or "Total"."""
+    with open("/proc/meminfo", encoding="ascii") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith(f"HugePages_{what}:"))
+
+
 class Memory:
     """Memory of this process, of huge pages."""
 
