@@ -56,7 +56,7 @@ impl Operations for Card {
             info.board_serial_number(&serial)?;
         }
         let condition = self.0.condition();
-        info.fixed(c"fw.psid", &*text(condition.board)?)?;
+        info.fixed(c"fw.psid", &text(condition.board)?)?;
         if condition.stage == Stage::Running {
             let version = text(condition.version)?;
             info.running(c"fw.version", &version)?;
@@ -79,10 +79,10 @@ impl Operations for Card {
 
     fn diagnose(&self, report: &mut Report<'_>) -> Result {
         let condition = self.0.condition();
-        report.text(c"stage", &*text(condition.stage)?);
+        report.text(c"stage", &text(condition.stage)?);
         report.number(c"lives", condition.lives);
         if let Some(death) = condition.death {
-            report.text(c"last death", &*text(death)?);
+            report.text(c"last death", &text(death)?);
         }
         report.number(c"syndrome", condition.reading.syndrome.into());
         report.number(c"counter", condition.reading.counter.into());

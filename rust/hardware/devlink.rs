@@ -250,6 +250,9 @@ impl<T: Operations> Devlink<T> {
     ///
     /// `ENOMEM`.
     pub fn new(pdev: &pci::Device<Bound>, operations: Arc<T>) -> Result<Self> {
+        // They live as long as the module's code.
+        let (ops, health): (&'static devlink_ops, &'static devlink_health_reporter_ops) =
+            (&Self::OPS, &Self::HEALTH);
         let shared = Arc::new(
             Shared {
                 operations,
@@ -261,10 +264,10 @@ impl<T: Operations> Devlink<T> {
         let dev: &device::Device<Bound> = pdev.as_ref();
         let dev: *const device::Device<Bound> = dev;
         // SAFETY: `device::Device` is transparent; the device is valid and has a driver. C takes a
-        // reference to it. The operations live as long as the module's code.
+        // reference to it.
         let devlink = unsafe {
             vdpa_bindings::devlink_alloc_ns(
-                &Self::OPS,
+                ops,
                 size_of::<Private<T>>(),
                 &raw mut bindings::init_net,
                 dev.cast_mut().cast(),
@@ -282,7 +285,7 @@ impl<T: Operations> Devlink<T> {
         let reporter = from_err_ptr(unsafe {
             vdpa_bindings::devlink_health_reporter_create(
                 devlink.as_ptr(),
-                &Self::HEALTH,
+                health,
                 data.cast_mut().cast(),
             )
         })

@@ -53,12 +53,16 @@ unsafe impl<T: Driver> driver::RegistrationOps for Adapter<T> {
         name: &'static CStr,
         module: &'static ThisModule,
     ) -> Result {
-        // SAFETY: The driver is not registered yet, so its fields can be set. What they point to
-        // lives as long as the module's code.
+        // They live as long as the module's code.
+        let (errors, power): (
+            &'static bindings::pci_error_handlers,
+            &'static bindings::dev_pm_ops,
+        ) = (&Self::ERRORS, &Self::POWER);
+        // SAFETY: The driver is not registered yet, so its fields can be set.
         unsafe {
             (*pdrv.get()).shutdown = Some(Self::shutdown);
-            (*pdrv.get()).err_handler = &Self::ERRORS;
-            (*pdrv.get()).driver.pm = &Self::POWER;
+            (*pdrv.get()).err_handler = errors;
+            (*pdrv.get()).driver.pm = power;
         }
         // SAFETY: By the function requirements.
         unsafe { <pci::Adapter<T> as driver::RegistrationOps>::register(pdrv, name, module) }

@@ -490,7 +490,7 @@ impl Life {
 
     fn give_up(&self) -> State {
         let device: &Device = &self.device;
-        dev_err!(device, "the firmware is given up; bind the device again\n");
+        dev_err!(device, "the firmware is given up; devlink health recover has it tried again\n");
         State::GivenUp
     }
 }
