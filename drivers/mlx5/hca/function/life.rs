@@ -490,7 +490,10 @@ impl Life {
 
     fn give_up(&self) -> State {
         let device: &Device = &self.device;
-        dev_err!(device, "the firmware is given up; devlink health recover has it tried again\n");
+        dev_err!(
+            device,
+            "the firmware is given up; devlink health recover has it tried again\n"
+        );
         State::GivenUp
     }
 }
