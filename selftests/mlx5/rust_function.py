@@ -197,7 +197,7 @@ def queues(model):
         for line in view(here.function, here.name, "queues")[2:4]:
             assert line.split()[1:3] == ["yes", "yes"], line
         before, rung = kicks(), model.ask("stats", here.function.name)["kicks"]
-        here.ping(there.address)
+        here.ping(there.address, count=50)
         after = kicks()
         rung = model.ask("stats", here.function.name)["kicks"] - rung
         # By virtio_vdpa each kick is a call, and each call rings.
@@ -212,6 +212,7 @@ def reset(model):
     with pairs.pair(model, lambda function: bound(model, function), "new0", "new1") as (here, there):
         function = here.function
         has = model.objects(function)
+        here.ping(there.address, count=50)
         with mlx5.KernelLog() as log:
             function.reset()
             wait_lives(function, 2)
