@@ -122,7 +122,7 @@ impl Rig {
                 desc_mkey: 0,
             }
         });
-        let events = match capabilities.event_mode() & 1 << 2 {
+        let events = match capabilities.event_mode() & (1 << 2) {
             0 => {
                 let pair = host.call::<CreateQp>(|input| wire::sender(input, pd));
                 Events::QueuePair(pair.unwrap().qpn())

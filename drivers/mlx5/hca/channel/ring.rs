@@ -50,7 +50,7 @@ pub(crate) struct Ring {
 
 impl Ring {
     /// The last byte of completions that no turn has come to.
-    pub(crate) const NOT_WRITTEN: u8 = (CqeOpcode::INVALID as u8) << 4 | 1;
+    pub(crate) const NOT_WRITTEN: u8 = ((CqeOpcode::INVALID as u8) << 4) | 1;
 
     /// The offset of the next completion.
     pub(crate) fn place(&self) -> usize {
@@ -60,7 +60,7 @@ impl Ring {
     /// What the next completion says by its last byte: in it is a bit that the firmware flips with
     /// each turn around the queue.
     pub(crate) fn next(&self, last: u8) -> Next {
-        let turn = self.consumed >> LOG_SIZE & 1;
+        let turn = (self.consumed >> LOG_SIZE) & 1;
         if u32::from(last & 1) != turn || last >> 4 == CqeOpcode::INVALID as u8 {
             return Next::Nothing;
         }

@@ -571,7 +571,7 @@ impl Host {
                 EventType::WQ_ACCESS_ERROR,
             ]
             .iter()
-            .fold(0, |mask, kind| mask | 1 << *kind as u64),
+            .fold(0, |mask, kind| mask | (1 << *kind as u64)),
             uar,
         )?;
         let pages = self.create_eq(5, ASYNC_VECTOR, 1 << EventType::PAGE_REQUEST as u64, uar)?;
