@@ -54,6 +54,9 @@ BOUND = 8
 # that of where it migrates.
 HERE, PEER, TWIN = "new0", "new1", "new2"
 
+# One whose virtqueues cannot be resumed: they are made anew.
+OLD = "old0"
+
 suite = ktap.Suite("mlx5_rust_faults")
 
 # What an answer says that may be nonsense: of what is made, its number, and of
@@ -765,6 +768,33 @@ def link(rig_):
             told(port, False)
         told(port, True)
         port.restart()
+
+
+@suite.test()
+def not_anew(rig_):
+    """What cannot be made anew for more pairs is undone, or a reset is needed"""
+    kind = "GENERAL_OBJECT VIRTIO_NET_Q"
+    function = rig_.functions[OLD]
+    for name, goes_on in ((f"CREATE_{kind}", True), ("CREATE_RQT", False)):
+        with memory() as ram, rust_mlx5.bound(rig_.model, function), contextlib.ExitStack() as stack:
+            port = Port(rig_, OLD, ram)
+            stack.callback(port.delete)
+            port.run()
+            for queue in (2, 3):
+                port.dev.enable(queue)
+            for pairs in (2, 1):
+                assert port.driver.command(nic.PAIRS, bytes([pairs, 0]))
+            # What is undone needs that command as well.
+            which = mlx5.which(name, count=1 if goes_on else 2)
+            with rig_.model.fault(function, "fail", command=which, status="LIM_ERR"):
+                assert not port.driver.command(nic.PAIRS, bytes([2, 0])), name
+                if goes_on:
+                    rig_.exchange(port.driver)
+                else:
+                    vdpa.wait_until(lambda port=port: not port.is_well(), "a reset to be needed")
+            if goes_on:
+                assert port.driver.command(nic.PAIRS, bytes([2, 0])), name
+            port.restart()
 
 
 def opened(port):

@@ -355,15 +355,25 @@ impl Objects {
                 queue.created(object, &fields, &self.era, &self.alarm)?;
             }
         }
-        if self.steering.is_detached() {
-            let receivers = self.receivers(pairs)?;
-            let made = Made {
-                domain: self.domain.id(),
-                receivers: &receivers,
-            };
-            self.steering.attach(&self.era, &made)?;
+        self.attach(pairs)
+    }
+
+    /// Has frames led to the queues of `pairs` pairs again, if that was taken away and
+    /// [`Self::renew`] failed behind it.
+    ///
+    /// # Errors
+    ///
+    /// The [`Failure`] of a command, or of a queue that has no object.
+    pub(crate) fn attach(&mut self, pairs: u16) -> Result<(), Failure> {
+        if !self.steering.is_detached() {
+            return Ok(());
         }
-        Ok(())
+        let receivers = self.receivers(pairs)?;
+        let made = Made {
+            domain: self.domain.id(),
+            receivers: &receivers,
+        };
+        self.steering.attach(&self.era, &made)
     }
 
     /// Takes everything away, in batches.

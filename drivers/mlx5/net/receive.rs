@@ -118,8 +118,10 @@ impl Machine {
             .and_then(|()| self.steer(inner, &filter, mac, pairs));
         if let Err(trouble) = result {
             self.choose(old, old_scaling);
-            // Some of it may have been done.
-            let back = self.steer(inner, &filter, mac, old);
+            // Some of it may have been done, and what leads to the queues been taken away.
+            let back = self
+                .attach(inner, old)
+                .and_then(|()| self.steer(inner, &filter, mac, old));
             let stopped = self.stop(inner, added, true);
             if stopped.is_err() || trouble.is_in_doubt() || back.is_err() {
                 // Frames may be led to queues that do not run: the watch has the device need a
@@ -150,6 +152,12 @@ impl Machine {
             self.alarm().ring();
         }
         Err(unstopped.trouble)
+    }
+
+    /// Has frames led to the queues of `pairs` pairs again, if they are not.
+    fn attach(&self, inner: &mut Inner, pairs: u16) -> Result<(), Trouble> {
+        let objects = inner.objects.as_deref_mut().ok_or(Trouble::NoFirmware)?;
+        Ok(objects.attach(pairs)?)
     }
 
     /// Notes how many pairs are used, and how what is received is spread over them. Returns what it

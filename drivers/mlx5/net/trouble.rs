@@ -29,6 +29,8 @@ pub(crate) enum Trouble {
     Channel(u16, Defect),
     /// Nobody knows where this virtqueue stands.
     Doubt(u16),
+    /// What led frames to the virtqueues was taken away, and could not be made again.
+    Detached,
     /// The control queue cannot be served: why.
     Control(Error),
     /// The driver broke the control queue.
@@ -60,7 +62,11 @@ impl From<Trouble> for Error {
             Trouble::NoFirmware => ENODEV,
             Trouble::Firmware(failure) => failure.into(),
             Trouble::Map(error) => error.into(),
-            Trouble::Queue(..) | Trouble::Channel(..) | Trouble::Doubt(_) | Trouble::Ring(_) => EIO,
+            Trouble::Queue(..)
+            | Trouble::Channel(..)
+            | Trouble::Doubt(_)
+            | Trouble::Detached
+            | Trouble::Ring(_) => EIO,
             Trouble::Control(error) => error,
         }
     }
@@ -80,6 +86,7 @@ impl fmt::Display for Trouble {
                 )
             }
             Self::Doubt(index) => write!(f, "nobody knows where virtqueue {index} stands"),
+            Self::Detached => f.write_str("no frames are led to the virtqueues any more"),
             Self::Control(error) => {
                 write!(
                     f,

@@ -205,6 +205,13 @@ impl Watch {
             let _ = turn.event(Event::Fault);
             return;
         }
+        let is_detached = |objects: &Objects| objects.steering.is_detached();
+        if !running.is_empty() && turn.objects.as_deref().is_some_and(is_detached) {
+            self.0.warn(&Trouble::Detached);
+            // A fault is never refused.
+            let _ = turn.event(Event::Fault);
+            return;
+        }
         if !self.0.alarm().queues.xchg(false, Full) {
             return;
         }
