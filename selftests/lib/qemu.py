@@ -253,6 +253,11 @@ class Guest:
     def log(self):
         """What QEMU and the guest's kernel said last."""
         text = ""
+        try:
+            text += f"--- QEMU ended with status {self.process.wait(1)}\n"
+        except (AttributeError, subprocess.TimeoutExpired):
+            # It has not begun, or goes on.
+            pass
         for name in ("qemu.log", "console"):
             try:
                 with open(f"{self.folder}/{name}", errors="replace", encoding="utf-8") as file:
