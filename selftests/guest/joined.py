@@ -87,7 +87,9 @@ def stop_and_continue(name, device, port, card):
 
 
 def live_migration(here, there, port, card):
-    """A guest moves from one device to another, with traffic."""
+    """A guest moves from one device to another, with traffic.  Returns in how many
+    places pings were lost.
+    """
     card = f"{card},{qemu.SHADOWED}"
     with qemu.Guest(here, card=card) as source:
         source.wait_boot()
@@ -103,6 +105,7 @@ def live_migration(here, there, port, card):
                      f" {received} of {sent} pings answered, lost in {outages} places")
             source.__exit__()
             report(traffic.both_ways(target, port))
+    return outages
 
 
 def ask_any(model, bound, names, titles, expected=()):
@@ -115,11 +118,13 @@ def ask_any(model, bound, names, titles, expected=()):
         for name in names:
             stack.enter_context(bound(functions[name]))
         makers = ",".join(functions[name].mgmtdev for name in names)
-        done = subprocess.run([program, "--mgmtdev", makers, *titles], timeout=380,
-                              check=False, stdout=subprocess.PIPE, text=True)
-    lines = done.stdout.splitlines()
-    for line in lines:
-        ktap.say(f"{names[0]}: {line}")
+        lines = []
+        # What it said by then tells where it hung.
+        with subprocess.Popen(["timeout", "600", program, "--mgmtdev", makers, *titles],
+                              stdout=subprocess.PIPE, text=True) as done:
+            for line in done.stdout:
+                lines.append(line.rstrip())
+                ktap.say(f"{names[0]}: {lines[-1]}")
     passed = [line for line in lines if line.startswith("ok ") and "# SKIP" not in line]
     for title in titles:
         assert any(title in line for line in passed), f"{title}: did not pass"

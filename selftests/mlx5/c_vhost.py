@@ -63,7 +63,7 @@ SUSPENDED = ("ring state: split",)
 RESUMED = ("what waits goes with the next kick", "twice, and RESUME", "move to other places")
 
 
-@suite.test(timeout=400)
+@suite.test(timeout=700)
 def ring_state(model):
     """Suspend, resume and ring state, by a driver that has vhost-vdpa itself."""
     joined.ask_any(model, model.bound, ("new0", "new1"), SUSPENDED + RESUMED)

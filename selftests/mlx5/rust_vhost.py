@@ -117,7 +117,7 @@ TITLES = ("SUSPEND: ", "STOP ", "ring state: split", "reset", "queue disabled", 
           "legacy", "control: ", "frames: split", "IOTLB: ", "hostile: ")
 
 
-@suite.test(timeout=400)
+@suite.test(timeout=700)
 def any_device(model):
     """What is asked of any device, by a driver that has vhost-vdpa itself."""
     # A third one goes on while another is given rings that are broken; the
@@ -130,7 +130,7 @@ OLDER = ("SUSPEND: ", "STOP ", "ring state: split", "reset", "queue disabled", "
          "what waits goes with", "move to other places")
 
 
-@suite.test(timeout=400)
+@suite.test(timeout=700)
 def any_older_device(model):
     """What is asked of any device that can be suspended, on older firmware."""
     joined.ask_any(model, bound(model), ("old0", "old1"), OLDER)
