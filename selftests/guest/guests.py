@@ -10,6 +10,7 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 
 # pylint: disable=wrong-import-position
+import joined
 import ktap
 import qemu
 import traffic
@@ -175,26 +176,14 @@ def stop_and_continue(mgmtdev):
 @suite.test(timeout=500)
 def live_migration(mgmtdev):
     """Live migration between two QEMU processes and devices, with traffic."""
-    for kind in ("disable-modern=on", "disable-legacy=on"):
-        card = f"{kind},{qemu.SHADOWED}"
+    for card in (joined.LEGACY, joined.MODERN):
         with traffic.HostPort(mgmtdev) as port, device(mgmtdev) as here, device(
             mgmtdev, name="target"
-        ) as there, qemu.Guest(here, card=card) as source:
-            source.wait_boot()
-            traffic.prepare(source)
-            with qemu.Guest(there, card=card, incoming=True) as target:
-                with traffic.Stream(source, port) as stream:
-                    result = qemu.migrate(source, target)
-                    # The guest lives on, and so does its connection.
-                    assert target.get("echo alive") == "alive"
-                    line, (sent, received, outages) = stream.finish(target)
-                ktap.say(f"{card}: downtime {result.get('downtime')} ms; {line};"
-                         f" {received} of {sent} pings answered")
-                # Nobody answers while QEMU puts its shadow virtqueues in, nor
-                # while the guest moves.
-                assert outages <= 2, f"pings lost in {outages} places"
-                source.__exit__()
-                report(traffic.both_ways(target, port))
+        ) as there:
+            outages = joined.live_migration(here, there, port, card)
+            # Nobody answers while QEMU puts its shadow virtqueues in, nor while
+            # the guest moves.
+            assert outages <= 2, f"pings lost in {outages} places"
 
 
 @suite.test(timeout=300)

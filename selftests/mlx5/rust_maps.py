@@ -19,7 +19,7 @@ import mlx5
 import rust_mlx5
 import vdpa
 import vhost
-from vhost import HUGE, PAGE
+from vhost import HUGE, PAGE, huge_pages
 
 # Where memory is mapped for the device.
 BASE = 0x4000_0000
@@ -49,12 +49,6 @@ def on_each(test):
             test(model, name)
 
     return run
-
-
-def huge_pages(what):
-    """A number of huge pages."""
-    with open("/proc/meminfo", encoding="ascii") as file:
-        return next(int(line.split()[1]) for line in file if line.startswith(f"HugePages_{what}:"))
 
 
 @contextlib.contextmanager
