@@ -11,7 +11,7 @@ import struct
 
 import vdpa
 import vhost
-from vhost import ACCESS_PLATFORM, HUGE, PAGE, QUEUE_SIZE, VERSION_1
+from vhost import HUGE, PAGE, QUEUE_SIZE
 
 # Features.
 CSUM = 1 << 0
