@@ -128,6 +128,11 @@ impl Ring {
 }
 
 impl Cq {
+    /// The vector it interrupts by.
+    pub(crate) fn vector(&self) -> u16 {
+        self.eq.vector()
+    }
+
     /// Writes an entry, but for its owner bit, and sends an event if the queue is armed.
     pub(crate) fn complete(&self, platform: &Platform, mut entry: Cqe) {
         let mut ring = self.ring.lock();
@@ -168,7 +173,8 @@ impl Cq {
             eqn: self.eq.id(),
             cqn: self.number,
         };
-        ring.armed = !platform.events.post(event);
+        let is_lost = platform.faults.loses_event(self.vector());
+        ring.armed = !is_lost && !platform.events.post(event);
         if !ring.armed {
             ring.events = (ring.events + 1) & 3;
             let producer = ring.producer;

@@ -12,12 +12,23 @@
 //! ```
 //!
 //! A message has no payload: it takes one entry of the receive queue and completes it. The driver
-//! posts entries by counting up its doorbell record, and nothing else. If there is none, messages
-//! are held until there is one, as a sender does that tries again for ever; the record is looked at
-//! with the next message and when the driver arms the completion queue, before which it posts.
+//! posts entries by counting up its doorbell record, and nothing else. If there is none, the message
+//! and all behind it are held, as a sender does that tries again for ever: for as long as the driver's
+//! pair says (`min_rnr_nak`), whatever is posted meanwhile. Behind that the record is looked at with
+//! the next message and when the driver arms the completion queue, before which it posts.
 //! A pair that is put into error keeps the receive entries it has: they are not flushed.
 
-use std::sync::Arc;
+use std::{
+    sync::{
+        Arc,
+        Weak, //
+    },
+    thread,
+    time::{
+        Duration,
+        Instant, //
+    },
+};
 
 use parking_lot::Mutex;
 use prm::{
@@ -151,6 +162,7 @@ impl ReceiveQueue {
 #[derive(Debug)]
 pub struct Qp {
     number: u32,
+    platform: Weak<Platform>,
     _pd: Handle<Pd>,
     _uar: Option<Handle<Uar>>,
     rq: Option<ReceiveQueue>,
@@ -166,6 +178,19 @@ struct Inner {
     taken: u16,
     /// Messages for which there was no receive entry.
     held: u32,
+    /// When the first of them is tried again.
+    again: Option<Instant>,
+}
+
+/// How long a sender waits for a receive entry that is not there, by the code that the receiver has
+/// for it (InfiniBand, "RNR NAK Timer Field"): 10 microseconds with 1, 655.36 milliseconds with 0.
+fn patience(code: u8) -> Duration {
+    let units = match code {
+        0 => 1 << 16,
+        1 => 1,
+        code => (2 + u32::from(code % 2)) << (code / 2 - 1),
+    };
+    10 * units * Duration::from_micros(1)
 }
 
 impl Qp {
@@ -224,7 +249,28 @@ impl Qp {
     /// The driver may have posted receive entries.
     pub(crate) fn retry(self: &Arc<Self>, platform: &Platform) {
         let mut inner = self.inner.lock();
-        self.receive(platform, &mut inner);
+        match inner.again {
+            Some(again) if Instant::now() < again => self.retry_at(again),
+            _ => self.receive(platform, &mut inner),
+        }
+    }
+
+    /// Tries once more later.
+    fn retry_at(self: &Arc<Self>, again: Instant) {
+        let pair = Arc::downgrade(self);
+        let wait = again.saturating_duration_since(Instant::now());
+        let retry = move || {
+            thread::sleep(wait);
+            let pair = pair.upgrade();
+            let platform = pair.as_ref().and_then(|pair| pair.platform.upgrade());
+            if let (Some(pair), Some(platform)) = (pair, platform) {
+                pair.retry(&platform);
+            }
+        };
+        // If there can be no thread, the next message finds it.
+        let _ = thread::Builder::new()
+            .name("queue pair".to_owned())
+            .spawn(retry);
     }
 
     /// Completes receive entries for the messages held, as many as there are.
@@ -233,12 +279,18 @@ impl Qp {
             inner.held = 0;
             return;
         };
-        if self.take(platform, rq, inner) {
+        let now = Instant::now();
+        if inner.again.is_some_and(|again| now < again) || self.take(platform, rq, inner) {
             return;
         }
-        // Entries may have been posted, and the queue armed, before it knew who waits.
+        platform.journal.stats.waits.add(1);
+        let again = now + patience(inner.context.min_rnr_nak());
+        inner.again = Some(again);
         rq.cq.wait(self.number, Arc::downgrade(self));
-        self.take(platform, rq, inner);
+        // Entries may have been posted, and the queue armed, before it knew who waits.
+        if rq.posted(platform) != Some(inner.taken) {
+            self.retry_at(again);
+        }
     }
 
     /// Completes receive entries for the messages held. Returns whether none is left over.
@@ -255,9 +307,11 @@ impl Qp {
         }
         let there = posted.wrapping_sub(inner.taken);
         for _ in 0..inner.held.min(there.into()) {
+            let opcode = platform.faults.opcode(rq.cq.vector());
+            let opcode = opcode.unwrap_or(CqeOpcode::RESP_SEND as u8);
             let mut entry = Cqe::new();
             entry
-                .set_op_own((CqeOpcode::RESP_SEND as u8) << 4)
+                .set_op_own(opcode << 4)
                 .set_sop_drop_qpn(self.number)
                 .set_wqe_counter(inner.taken);
             inner.taken = inner.taken.wrapping_add(1);
@@ -288,6 +342,7 @@ impl Qp {
         let mut inner = self.inner.lock();
         inner.state = to;
         inner.held = 0;
+        inner.again = None;
         if to == QpState::RST {
             inner.taken = 0;
             inner.context.set_remote_qpn(0);
@@ -351,8 +406,10 @@ impl Execute for CreateQp {
             page => Some(hca.uars.hold(page)?),
         };
         let pd = hca.pds.hold(context.pd())?;
+        let platform = Arc::downgrade(&hca.platform);
         let qpn = hca.platform.qps.write().add_with(|number| Qp {
             number,
+            platform: platform.clone(),
             _pd: pd,
             _uar: uar,
             rq,
@@ -361,6 +418,7 @@ impl Execute for CreateQp {
                 state: QpState::RST,
                 taken: 0,
                 held: 0,
+                again: None,
             }),
         })?;
         let mut output = CreateQpOut::new();
@@ -496,3 +554,19 @@ pub const COMMANDS: &[Handler] = &[
     handler::<Qp2err>(),
     handler::<Qp2rst>(),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patience_is_as_the_standard_has_it() {
+        let expected = [
+            65536, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768,
+            1024, 1536, 2048, 3072, 4096, 6144, 8192, 12288, 16384, 24576, 32768, 49152,
+        ];
+        for (code, units) in (0..).zip(expected) {
+            assert_eq!(patience(code), Duration::from_micros(10 * units), "{code}");
+        }
+    }
+}

@@ -65,6 +65,8 @@ pub struct Stats {
     pub interrupts: Counter,
     /// Doorbells of virtqueues that were rung.
     pub kicks: Counter,
+    /// How often what virtqueues tell in QP mode had to wait for a receive entry.
+    pub waits: Counter,
     /// Commands by name, and refusals by reason.
     commands: Mutex<Commands>,
     queues: Mutex<BTreeMap<u16, Arc<QueueCounters>>>,
@@ -118,6 +120,9 @@ pub struct Report {
     pub interrupts: u64,
     /// Doorbells of virtqueues that were rung.
     pub kicks: u64,
+    /// How often what virtqueues tell in QP mode had to wait for a receive entry.
+    #[serde(default)]
+    pub waits: u64,
     /// Virtqueues by index.
     pub queues: BTreeMap<u16, QueueReport>,
     /// Pages of the driver's memory that the function holds.
@@ -182,6 +187,7 @@ impl Stats {
             events: self.events.get(),
             interrupts: self.interrupts.get(),
             kicks: self.kicks.get(),
+            waits: self.waits.get(),
             queues: queues.collect(),
             ..Report::default()
         }

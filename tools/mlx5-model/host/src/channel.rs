@@ -189,7 +189,11 @@ impl Host {
             self.call::<Init2rtrQp>(|input| {
                 input.set_qpn(one);
                 let context = input.qpc_mut();
-                context.set_mtu(1).set_log_msg_max(30).set_remote_qpn(other);
+                context
+                    .set_mtu(1)
+                    .set_log_msg_max(30)
+                    .set_min_rnr_nak(1)
+                    .set_remote_qpn(other);
                 context.primary_address_path_mut().set_fl(true);
             })?;
         }

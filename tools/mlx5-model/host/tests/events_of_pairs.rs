@@ -3,7 +3,13 @@
 //! How a virtqueue in QP event mode tells its driver: from a message between two queue pairs to
 //! the interrupt, with the driver's end as the C driver has it.
 
-use std::thread;
+use std::{
+    thread,
+    time::{
+        Duration,
+        Instant, //
+    },
+};
 
 use mlx5_host::{
     command::Failure,
@@ -73,6 +79,8 @@ struct Path {
     posted: u16,
     /// How many events the driver has seen.
     arms: u8,
+    /// The code of how long who finds no receive entry is to wait.
+    patience: u8,
 }
 
 impl Path {
@@ -134,6 +142,7 @@ impl Path {
             consumed: 0,
             posted: 0,
             arms: 0,
+            patience: 1,
         };
         path.connect(host);
         path
@@ -154,7 +163,7 @@ impl Path {
             .unwrap();
             host.call::<Init2rtrQp>(|input| {
                 let context = input.set_qpn(one).qpc_mut();
-                context.set_remote_qpn(other);
+                context.set_remote_qpn(other).set_min_rnr_nak(self.patience);
                 context.primary_address_path_mut().set_fl(true);
             })
             .unwrap();
@@ -196,6 +205,18 @@ impl Path {
         assert_eq!(entry.sop_drop_qpn(), self.driver);
         self.consumed += 1;
         Some(entry.wqe_counter())
+    }
+
+    /// Waits for the next completion.
+    fn wait_next(&mut self) -> u16 {
+        let begin = Instant::now();
+        loop {
+            if let Some(number) = self.next() {
+                return number;
+            }
+            assert!(begin.elapsed() < PATIENCE, "no completion");
+            thread::yield_now();
+        }
     }
 
     /// How many completion events there are.
@@ -312,14 +333,38 @@ fn events_wait_for_receive_entries() {
     assert_eq!(path.next(), None);
     // Who arms the queue has posted before.
     path.arm(&host);
-    assert_eq!(path.events(&host), 1);
-    assert_eq!([path.next(), path.next()], [Some(2), Some(3)]);
-    assert_eq!(path.next(), None);
+    assert_eq!([path.wait_next(), path.wait_next()], [2, 3]);
+    assert_eq!((path.next(), path.events(&host)), (None, 1));
     path.tell();
     path.post(2);
+    path.arm(&host);
+    assert_eq!(path.wait_next(), 4);
     send(&host, &path);
-    assert_eq!([path.next(), path.next()], [Some(4), Some(5)]);
+    assert_eq!(path.wait_next(), 5);
     assert_eq!(path.next(), None);
+    assert!(host.function.report().waits > 0);
+    path.destroy(&mut host);
+    host.stop().unwrap();
+}
+
+#[test]
+fn who_finds_no_receive_entry_waits_as_long_as_the_driver_said() {
+    let mut host = host();
+    let mut path = Path::new(&mut host, 3, 1);
+    // The longest time.
+    path.patience = 0;
+    path.connect(&mut host);
+    path.post(2);
+    let begin = Instant::now();
+    (0..3).for_each(|_| send(&host, &path));
+    assert_eq!([path.next(), path.next()], [Some(0), Some(1)]);
+    path.tell();
+    path.post(2);
+    // Neither that the driver arms the queue nor another message makes it shorter.
+    path.arm(&host);
+    send(&host, &path);
+    assert_eq!([path.wait_next(), path.wait_next()], [2, 3]);
+    assert!(begin.elapsed() >= Duration::from_micros(655_360));
     path.destroy(&mut host);
     host.stop().unwrap();
 }
@@ -365,7 +410,7 @@ fn a_counter_goes_on_from_an_earlier_life() {
     path.tell();
     path.post(1);
     path.arm(&host);
-    assert_eq!(path.next(), Some(8));
+    assert_eq!(path.wait_next(), 8);
     path.destroy(&mut host);
     host.stop().unwrap();
 }

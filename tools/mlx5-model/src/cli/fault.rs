@@ -40,6 +40,8 @@ pub(crate) enum Action {
     ///   garbage COMMAND field=FIELD [value=N]
     ///   garbage COMMAND tail.width=BYTES [tail.offset=BYTES] [value=N]
     ///   lose_interrupts [vector=N] [count=N]
+    ///   lose_events [vector=N] [count=N]
+    ///   completion_opcode opcode=OPCODE [vector=N] [count=N]
     ///   spurious_interrupt vector=N [count=N]
     ///   queue_error queue=ID
     ///   event_error queue=ID part=pair|completions

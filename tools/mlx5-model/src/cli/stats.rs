@@ -77,12 +77,14 @@ fn view(text: &mut String, function: &str, report: &Report) {
         events,
         interrupts,
         kicks,
+        waits,
         pages,
         ..
     } = report;
     line(format_args!("{function}"));
     line(format_args!(
-        "  events {events}, interrupts {interrupts}, kicks {kicks}, pages held {pages}"
+        "  events {events}, interrupts {interrupts}, kicks {kicks}, waits {waits}, pages held \
+         {pages}"
     ));
     let heading = |name: &str, empty: bool, columns: [&str; 6]| {
         let [a, b, c, d, e, f] = columns;

@@ -220,6 +220,11 @@ impl Ring {
 }
 
 impl Eq {
+    /// The vector it interrupts by.
+    pub(crate) fn vector(&self) -> u16 {
+        self.vector
+    }
+
     /// Writes an entry. Returns whether the interrupt must be raised, or nothing if the entry could
     /// not be written.
     fn write(&self, memory: &DmaSpace, mut entry: Eqe) -> Option<bool> {

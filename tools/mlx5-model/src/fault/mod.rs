@@ -3,10 +3,11 @@
 //! Faults on request: what is to go wrong, when, and how often.
 //!
 //! A [`Fault`] is what is asked for, in the configuration or on the control socket; [`Faults`] are
-//! those of one function. Faults of commands and interrupts lie in wait until what they are for
-//! comes by. The others happen at once, and are put right when they are cleared.
+//! those of one function. Faults of commands, interrupts and completions lie in wait until what they
+//! are for comes by. The others happen at once, and are put right when they are cleared.
 
 mod command;
+mod completions;
 mod interrupts;
 mod name;
 
@@ -94,6 +95,26 @@ pub enum Fault {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         vector: Option<u16>,
         /// How many; every one if nothing is said.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        count: Option<u64>,
+    },
+    /// Events of completion queues are not written, although the queue counts them as sent.
+    LoseEvents {
+        /// Of queues that interrupt by which vector; of every one if nothing is said.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        vector: Option<u16>,
+        /// How many; every one if nothing is said.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        count: Option<u64>,
+    },
+    /// What virtqueues tell in QP mode completes with another opcode.
+    CompletionOpcode {
+        /// The opcode, by name or number.
+        opcode: Name,
+        /// In queues that interrupt by which vector; in every one if nothing is said.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        vector: Option<u16>,
+        /// How often; always if nothing is said.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         count: Option<u64>,
     },
@@ -238,6 +259,8 @@ pub struct Faults {
     gone: AtomicBool,
     /// Whether a fault may be in the way of an interrupt.
     interrupts: AtomicBool,
+    /// Whether a fault may be in the way of a completion.
+    completions: AtomicBool,
 }
 
 #[derive(Default)]
@@ -275,6 +298,9 @@ impl Faults {
         let rule = Rule::of(&fault)?;
         if let Fault::Health { syndrome, .. } = &fault {
             health_syndrome(syndrome)?;
+        }
+        if let Fault::CompletionOpcode { opcode, .. } = &fault {
+            completions::opcode(opcode)?;
         }
         let mut active = self.active();
         active.last = active.last.wrapping_add(1);
@@ -370,6 +396,8 @@ impl Faults {
         let lost = any(|fault| matches!(fault, Fault::LoseInterrupts { .. }));
         self.gone.store(gone, Ordering::Relaxed);
         self.interrupts.store(gone || lost, Ordering::Relaxed);
+        let completions = any(completions::is_one);
+        self.completions.store(completions, Ordering::Relaxed);
     }
 }
 
@@ -404,6 +432,8 @@ mod tests {
             r#"{"kind":"garbage","command":{"opcode":"CREATE_EQ"},"field":"eq_number","value":9}"#,
             r#"{"kind":"garbage","command":{"opcode":"MANAGE_PAGES"},"tail":{"width":8}}"#,
             r#"{"kind":"lose_interrupts","vector":2}"#,
+            r#"{"kind":"lose_events","vector":2,"count":1}"#,
+            r#"{"kind":"completion_opcode","opcode":"RESP_ERR","count":1}"#,
             r#"{"kind":"spurious_interrupt","vector":2,"count":1}"#,
             r#"{"kind":"queue_error","queue":1}"#,
             r#"{"kind":"link","state":"flap"}"#,
@@ -437,6 +467,8 @@ mod tests {
         );
         assert!(wrong(r#"{"kind":"lose","command":{"opcode":65536}}"#).contains("0xffff"));
         assert!(wrong(r#"{"kind":"health","syndrome":"TIRED"}"#).contains("HIGH_TEMP_ERR"));
+        assert!(wrong(r#"{"kind":"completion_opcode","opcode":"SENT"}"#).contains("RESP_SEND"));
+        assert!(wrong(r#"{"kind":"completion_opcode","opcode":16}"#).contains("0xf is"));
         let text = r#"{"kind":"garbage","command":{"opcode":"CREATE_EQ"},"field":"pear"}"#;
         assert!(wrong(text).contains("eq_number"));
         let text = r#"{"kind":"garbage","command":{"opcode":"CREATE_EQ"},"field":"eq_number",

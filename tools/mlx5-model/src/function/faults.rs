@@ -113,7 +113,9 @@ impl Function {
             | Fault::Lose { .. }
             | Fault::Fail { .. }
             | Fault::Garbage { .. }
-            | Fault::LoseInterrupts { .. } => return Ok(()),
+            | Fault::LoseInterrupts { .. }
+            | Fault::LoseEvents { .. }
+            | Fault::CompletionOpcode { .. } => return Ok(()),
             Fault::SpuriousInterrupt { vector, count } => {
                 if platform.vector((*vector).into()).is_err() {
                     let reason = format!("there is no vector {vector}");
