@@ -16,6 +16,8 @@ mod ring;
 mod sharing;
 #[path = "hca/command/slots.rs"]
 mod slots;
+#[path = "hca/events/subject.rs"]
+mod subject;
 #[path = "hca/command/times.rs"]
 mod times;
 

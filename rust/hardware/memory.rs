@@ -113,8 +113,8 @@ impl Memory {
         if !part.is_aligned() {
             return Err(EINVAL);
         }
-        // SAFETY: The word lies in the allocation, as was just checked, which lives as long as
-        // `self` is borrowed.
+        // SAFETY: The word lies in the allocation and is aligned, as was just checked; the allocation
+        // lives as long as `self` is borrowed.
         let part = unsafe { SysMem::new(part) };
         dma_mb(Write);
         part.write_val(word.to_be());

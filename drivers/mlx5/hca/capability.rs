@@ -166,9 +166,6 @@ impl Capabilities {
         if vdpa.virtio_queue_type() & 1 == 0 {
             return Some("it has no split virtqueues");
         }
-        if !self.msix_mode() && !self.qp_mode() {
-            return Some("its virtqueues do not tell of used buffers");
-        }
         if vdpa.max_num_virtio_queues() < 2 {
             return Some("it has fewer than two virtqueues");
         }
@@ -197,15 +194,11 @@ impl Capabilities {
             .is_some_and(VirtioEmulationCap::virtio_version_1_0)
     }
 
-    /// Whether a virtqueue can raise an interrupt vector by itself.
+    /// Whether a virtqueue can raise an interrupt vector by itself. By a queue pair, bit 1, each can
+    /// tell of used buffers that cannot: the C driver does not ask, and neither does this one.
     pub(crate) fn msix_mode(&self) -> bool {
-        self.event_modes() & 1 << 2 != 0
-    }
-
-    /// Whether a virtqueue can tell of used buffers by a queue pair. The reference has bit 1 for it,
-    /// Linux takes bit 0.
-    fn qp_mode(&self) -> bool {
-        self.event_modes() & 0b11 != 0
+        let modes = self.vdpa.as_ref().map_or(0, VirtioEmulationCap::event_mode);
+        modes & 1 << 2 != 0
     }
 
     /// How many event queues there can be for completions, beside those of the firmware: one at
@@ -216,10 +209,6 @@ impl Capabilities {
             all => all.into(),
         };
         all.saturating_sub(OWN_EQS).max(1)
-    }
-
-    fn event_modes(&self) -> u8 {
-        self.vdpa.as_ref().map_or(0, VirtioEmulationCap::event_mode)
     }
 
     /// Whether a virtqueue that was suspended can be made ready again.

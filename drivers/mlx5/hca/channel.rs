@@ -75,16 +75,18 @@ use super::{
 /// The bytes of a page of the firmware.
 const PAGE: usize = 4096;
 
-/// Where in a channel's memory things are: the completions, the entries to receive in a page of
-/// their own, and behind those, which are of 16 bytes, the two doorbell records, apart from each
-/// other.
-const COMPLETIONS: usize = 0;
-const ENTRIES: usize = PAGE;
-const CQ_RECORD: usize = ENTRIES + PAGE / 2;
-const QP_RECORD: usize = CQ_RECORD + 64;
-const BYTES: usize = 2 * PAGE;
+/// The pages of the completions.
+const PAGES: usize = SIZE * ENTRY / PAGE;
 
-const _: () = assert!(SIZE * ENTRY <= PAGE && SIZE * 16 <= PAGE / 2);
+/// Where in a channel's memory things are, each in pages of its own: the completions, the entries to
+/// receive, of 16 bytes, and the two doorbell records, apart from each other.
+const COMPLETIONS: usize = 0;
+const ENTRIES: usize = PAGES * PAGE;
+const CQ_RECORD: usize = ENTRIES + PAGE;
+const QP_RECORD: usize = CQ_RECORD + 64;
+const BYTES: usize = CQ_RECORD + PAGE;
+
+const _: () = assert!(SIZE * ENTRY == PAGES * PAGE && SIZE * 16 <= PAGE);
 
 /// What went wrong with a channel: it tells of nothing any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,6 +144,8 @@ impl End {
         }
         // Posted before the queue pair can receive.
         memory.store_word(QP_RECORD, ring.posted())?;
+        // What is there until an event is asked for must not look as if one was.
+        memory.store_word(CQ_RECORD + 4, Ring::NOT_ARMED)?;
         let memory = Arc::new(memory, GFP_KERNEL)?;
         Arc::pin_init(
             pin_init!(Self {
@@ -161,6 +165,11 @@ impl End {
 
     fn addr(&self, at: usize) -> u64 {
         self.memory.addr() + at as u64
+    }
+
+    /// The addresses of the pages of the completions, as the firmware wants them.
+    fn pages(&self) -> [[u8; 8]; PAGES] {
+        core::array::from_fn(|page| self.addr(COMPLETIONS + page * PAGE).to_be_bytes())
     }
 
     /// Reads the completions there are. Returns whether there were any.
@@ -192,14 +201,21 @@ impl End {
         }
     }
 
-    /// Tells of what there is. With the lock held, so that who was told of it is not called any more
-    /// when there is somebody else.
-    fn take(&self, state: &mut State) {
-        if self.read(state) {
-            if let Some(told) = &state.told {
-                told.callbacks.queue(told.queue);
-            }
+    /// Tells that something may be there. With the lock held, so that who was told of it is not
+    /// called any more when there is somebody else.
+    fn tell(&self, state: &State) {
+        if let Some(told) = &state.told {
+            told.callbacks.queue(told.queue);
         }
+    }
+
+    /// Tells of what there is. Returns whether there was something.
+    fn take(&self, state: &mut State) -> bool {
+        let any = self.read(state);
+        if any {
+            self.tell(state);
+        }
+        any
     }
 
     /// Has the firmware tell of the next completion by an event.
@@ -222,6 +238,17 @@ impl Listener for OnCompletion {
         let mut state = self.end.state.lock();
         state.ring.count_event();
         self.end.take(&mut state);
+        self.end.ask(&state, self.cqn);
+    }
+
+    fn look(&self) {
+        let mut state = self.end.state.lock();
+        if state.told.is_none() {
+            return;
+        }
+        let any = self.end.take(&mut state);
+        state.ring.look(any);
+        // The firmware does not mind to be asked again.
         self.end.ask(&state, self.cqn);
     }
 }
@@ -267,10 +294,13 @@ impl Channel {
         self.end.state.lock().broken
     }
 
-    /// Tells `told` from now on: what is there already is for nobody.
+    /// Tells `told` from now on: what is there already is for nobody, but for what went wrong.
     pub(crate) fn serve(&self, told: Told) {
         let mut state = self.end.state.lock();
         self.end.read(&mut state);
+        if state.broken.is_some() {
+            told.trouble.event();
+        }
         let nobody = state.told.replace(told);
         drop(state);
         drop(nobody);
@@ -281,19 +311,22 @@ impl Channel {
         self.end.state.lock().told.take()
     }
 
-    /// Tells of what there is by now. A virtqueue that was stopped tells nothing behind this.
-    pub(crate) fn drain(&self) {
+    /// Tells that something may be there, whether or not there is a message. One that a virtqueue
+    /// sent before it was stopped, or taken away, may come late or not at all.
+    pub(crate) fn tell(&self) {
         let mut state = self.end.state.lock();
-        self.end.take(&mut state);
+        self.end.read(&mut state);
+        self.end.tell(&state);
     }
 
-    /// Puts the ends of its queue pairs into a batch, and returns what is to be ended behind that.
-    fn end_pairs(self, batch: &mut Batch) -> Result<(Object, Arc<CompletionEq>), Failure> {
+    /// Puts the ends of its queue pairs into a batch, and returns what is to be ended behind that;
+    /// and the [`Failure`] without memory for it, with which they were ended one by one.
+    fn end_pairs(self, batch: &mut Batch) -> (Object, Arc<CompletionEq>, Result<(), Failure>) {
         // Their numbers may be others' at once.
         drop(self.listening);
         let ended = batch.end(self.sender);
-        ended.and(batch.end(self.receiver))?;
-        Ok((self.completions, self.eq))
+        let ended = ended.and(batch.end(self.receiver));
+        (self.completions, self.eq, ended)
     }
 }
 
@@ -333,7 +366,7 @@ impl Maker<'_> {
                 .map_err(Failure::not_sent::<CreateCq>)?;
             let completions = first.create_with::<CreateCq>(
                 |input| wire::completions(input, eq.number(), self.uar, end.addr(CQ_RECORD)),
-                &end.addr(COMPLETIONS).to_be_bytes(),
+                end.pages().as_flattened(),
                 uses::<CreateCq>(&end.memory)?,
                 |_| {},
             )?;
@@ -401,6 +434,9 @@ impl Maker<'_> {
     fn listen(&self, channel: &mut Channel) -> Result<(), Failure> {
         let mut listen = || {
             let cqn = channel.completions.id();
+            // Events of a queue that had the number before are not counted for this one, which was
+            // not asked for any yet.
+            channel.eq.take();
             let completions = OnCompletion {
                 end: channel.end.clone(),
                 cqn,

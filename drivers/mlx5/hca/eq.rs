@@ -55,6 +55,9 @@ const PAGE: usize = 4096;
 pub(crate) trait Sink: Send + Sync {
     /// An event came. Called with interrupts off.
     fn event(&self, entry: &Eqe);
+
+    /// Looks whether there was something that no event told of. Called every second, in any context.
+    fn look(&self) {}
 }
 
 /// A page of doorbells.
@@ -113,6 +116,10 @@ struct State {
 impl Events {
     /// Passes on the events there are, and has the firmware interrupt for the next.
     pub(crate) fn take(&self) {
+        // Its doorbells are others' when the firmware lives again.
+        if self.firmware.is_dead() {
+            return;
+        }
         let mut state = self.state.lock();
         let Some(eqn) = state.eqn else {
             return;
@@ -140,6 +147,14 @@ impl Events {
         }
         let doorbell = state.ring.doorbell(eqn);
         self.firmware.registers().write(self.arm, doorbell);
+    }
+
+    /// Passes on the events there are, and has looked for what none of them told of.
+    pub(crate) fn look(&self) {
+        self.take();
+        if !self.firmware.is_dead() {
+            self.sink.look();
+        }
     }
 }
 
@@ -248,13 +263,19 @@ impl Eq {
     pub(crate) fn events(&self) -> &Arc<Events> {
         &self.events
     }
+
+    /// Passes on nothing any more, and writes to no doorbell. Who does so has ended when this
+    /// returns.
+    pub(crate) fn retire(&self) {
+        self.line.remove_events(&self.events);
+        // Who is in `take` has ended when the lock can be had.
+        self.events.state.lock().eqn = None;
+    }
 }
 
 impl Drop for Eq {
     fn drop(&mut self) {
-        self.line.remove_events(&self.events);
-        // Who is in `take` has ended when the lock can be had.
-        self.events.state.lock().eqn = None;
+        self.retire();
         let firmware = &self.events.firmware;
         let is_gone = firmware.end::<DestroyEq>(|input| {
             input.set_eq_number(self.eqn);

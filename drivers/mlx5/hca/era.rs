@@ -65,7 +65,8 @@ impl Era {
         listeners: Arc<Listeners>,
     ) -> Result<Arc<Self>> {
         let doorbell = Doorbell::new(firmware.registers(), &capabilities, uar).ok();
-        let pool = Pool::new(firmware, &listeners, uar, uid);
+        let most_eqs = capabilities.completion_eqs();
+        let pool = Pool::new(firmware, &listeners, most_eqs, uar, uid);
         Arc::pin_init(
             pin_init!(Self {
                 channels <- new_mutex!(pool),

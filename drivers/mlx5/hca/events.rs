@@ -2,6 +2,8 @@
 
 //! What the firmware reports by itself, and who is told.
 
+mod subject;
+
 use kernel::{
     new_spinlock_irq,
     prelude::*,
@@ -14,66 +16,19 @@ use kernel::{
         SpinLockIrq, //
     }, //
 };
-use prm::{
-    eq::{
-        Eqe,
-        EqeComp,
-        EqeCqErr,
-        EqeObjChange,
-        EqeQpSrq,
-        EventType, //
-    },
-    Layout,
-    ObjectType, //
-};
+use prm::eq::Eqe;
 
-use super::eq::Sink;
-
-/// What an event is about; an object by its number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Subject {
-    /// A virtqueue changed by itself: it is in error.
-    Virtqueue(u32),
-    /// A completion queue has completions, and was armed for them.
-    Completions(u32),
-    /// A completion queue is in error.
-    CompletionQueue(u32),
-    /// A queue pair is in error.
-    QueuePair(u32),
-    /// The link of the function's port went up or down.
-    Port,
-}
-
-impl Subject {
-    /// What `entry` is about, if it is one of these.
-    pub(crate) fn of(entry: &Eqe) -> Option<Self> {
-        let data = entry.data();
-        match entry.event_type().ok()? {
-            EventType::OBJECT_CHANGE => EqeObjChange::split(data)
-                .filter(|(event, _)| event.obj_type() == ObjectType::VIRTIO_NET_Q as u16)
-                .map(|(event, _)| Self::Virtqueue(event.obj_id())),
-            EventType::COMP => {
-                EqeComp::split(data).map(|(event, _)| Self::Completions(event.cqn()))
-            }
-            EventType::CQ_ERROR => {
-                EqeCqErr::split(data).map(|(event, _)| Self::CompletionQueue(event.cqn()))
-            }
-            EventType::WQ_CATAS_ERROR
-            | EventType::WQ_INVAL_REQ_ERROR
-            | EventType::WQ_ACCESS_ERROR => EqeQpSrq::split(data)
-                .filter(|(event, _)| event.queue_type() == 0)
-                .map(|(event, _)| Self::QueuePair(event.qp_srq_n())),
-            EventType::PORT_CHANGE => Some(Self::Port),
-            _ => None,
-        }
-    }
-}
+pub(crate) use self::subject::Subject;
 
 /// Who is told of events about an object.
 pub(crate) trait Listener: Send + Sync {
     /// There was one. Called with interrupts off and locks of this folder held, but none that anybody
     /// else takes: it may fire callbacks, and wake threads.
     fn event(&self);
+
+    /// Looks whether there was something that no event told of. Called every second, as
+    /// [`Self::event`].
+    fn look(&self) {}
 }
 
 /// Who is to be told of what.
@@ -125,21 +80,30 @@ impl Listeners {
         })
     }
 
-    /// Tells who listens of an event. Any context.
-    pub(crate) fn tell(&self, entry: &Eqe) {
+    /// Tells who listens of an event. Returns whether it was for somebody. Any context.
+    pub(crate) fn tell(&self, entry: &Eqe) -> bool {
         let Some(subject) = Subject::of(entry) else {
-            return;
+            return false;
         };
         // With the lock held: who does not listen any more is not called.
-        if let Some(listener) = self.by_subject.lock().get(&subject) {
+        let by_subject = self.by_subject.lock();
+        let listener = by_subject.get(&subject);
+        if let Some(listener) = listener {
             listener.event();
         }
+        listener.is_some()
     }
-}
 
-impl Sink for Listeners {
-    fn event(&self, entry: &Eqe) {
-        self.tell(entry);
+    /// Has all who listen look. Any context.
+    pub(crate) fn look(&self) {
+        for listener in self.by_subject.lock().values() {
+            listener.look();
+        }
+    }
+
+    /// Whether nobody listens.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.by_subject.lock().values().next().is_none()
     }
 }
 

@@ -187,12 +187,25 @@ impl Function {
     /// that keeps memory. For who has nothing there that he would miss.
     pub(crate) fn tidy(&self) {
         let is_left = |era: Arc<Era>| era.is_unclean() && !era.is_over();
-        if self.era().is_some_and(is_left) {
+        if !self.life.is_anew() && self.era().is_some_and(is_left) && self.life.count_anew() {
             self.start_anew("something is left in it");
         }
     }
 
+    /// Something was made in the firmware, which works: it is worth while again to
+    /// [tidy](Self::tidy).
+    pub(crate) fn has_served(&self) {
+        self.life.has_served();
+    }
+
+    /// Waits for firmware that is well and is being [started anew](Self::recover), but not for long.
+    /// For who is about to begin with it.
+    pub(crate) fn wait_anew(&self) {
+        self.life.wait_anew();
+    }
+
     fn start_anew(&self, why: impl fmt::Display) {
+        self.life.begin_anew();
         self.life.quiesce();
         // Once is enough.
         if !self.life.want_anew() {

@@ -129,11 +129,12 @@ impl Line {
         });
     }
 
-    /// Looks at all event queues, as if the vector was raised. Any context.
+    /// Looks at all event queues, as if the vector was raised, and for what no event told of. Any
+    /// context.
     pub(crate) fn look(&self) {
         for served in self.served.lock().iter() {
             if let Served::Events(events) = served {
-                events.take();
+                events.look();
             }
         }
     }
@@ -207,8 +208,8 @@ impl Interrupts {
         Ok(&requested.line)
     }
 
-    /// Looks at all event queues, as if each vector was raised: an interrupt may be lost, and with it
-    /// all that would follow.
+    /// Looks at all event queues, as if each vector was raised, and for what no event told of: an
+    /// interrupt or an event may be lost, and with it all that would follow.
     pub(crate) fn look(&self) {
         for requested in self.all.iter() {
             requested.line.look();
@@ -256,6 +257,11 @@ impl Taken {
     /// Its number in the table of vectors: `event_qpn_or_msix` of a virtqueue.
     pub(crate) fn number(&self) -> u16 {
         self.index
+    }
+
+    /// Whether it fires the callback of a virtqueue.
+    pub(crate) fn is_serving(&self) -> bool {
+        self.served.is_some()
     }
 
     /// The interrupt's number in the system, if it is that of a virtqueue and of nothing else: for

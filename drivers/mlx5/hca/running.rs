@@ -241,7 +241,8 @@ const ASYNC: [EventType; 7] = [
 impl Sink for Events {
     fn event(&self, entry: &Eqe) {
         if entry.event_type() != Ok(EventType::PAGE_REQUEST) {
-            self.listeners.tell(entry);
+            // What is about nothing that is of interest, or is gone meanwhile, is for nobody.
+            let _ = self.listeners.tell(entry);
             return;
         }
         if let Some((request, _)) = EqePageReq::split(entry.data()) {

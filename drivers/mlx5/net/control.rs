@@ -352,9 +352,9 @@ impl Controller {
         inner: &mut Inner,
         change: impl FnOnce(&mut Filter),
     ) -> Result<(), Trouble> {
-        let mut filter = self.machine.settings().lock().filter.clone();
+        let mut filter = self.machine.filter()?;
         change(&mut filter);
-        self.machine.set_filter(inner, &filter)
+        self.machine.set_filter(inner, filter)
     }
 
     /// Puts the ring back, and stops the device if that is broken.

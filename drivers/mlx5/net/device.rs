@@ -134,7 +134,7 @@ impl NetDevice {
             vectors.push(vector, GFP_KERNEL)?;
         }
         let alarm = Alarm::new()?;
-        let (objects, port, legacy) = Objects::new(&era, offer, &vectors, &callbacks, &alarm)
+        let (objects, port, legacy) = Objects::new(&era, offer, &vectors, &callbacks, &alarm, None)
             .inspect_err(|failure| {
                 dev_err!(device, "{}: not made: {}\n", name, Show(failure));
             })?;
@@ -155,6 +155,7 @@ impl NetDevice {
         life.handle(Event::SetLegacy(admitted))
             .map_err(|_| EINVAL)?;
 
+        function.has_served();
         let machine = Machine::new(Parts {
             name: CString::try_from(name)?,
             callbacks,
@@ -163,6 +164,7 @@ impl NetDevice {
             offer: *offer,
             config: port::config(offer, &port),
             objects,
+            mtu: port.mtu,
             doorbell,
             vectors,
             alarm: alarm.clone(),
@@ -261,7 +263,11 @@ impl NetDevice {
         // Only who has a turn changes it.
         let mut config = self.machine.settings().lock().config.clone();
         if let Some(mac) = config.write(offset, from, how) {
-            self.move_address(&mut turn, mac)?;
+            self.move_address(&mut turn, mac).inspect_err(|_| {
+                // It came byte by byte maybe, and what is there of it is an address of nobody.
+                let config = &mut self.machine.settings().lock().config;
+                config.set_driver_mac(config.mac());
+            })?;
         }
         self.machine.settings().lock().config = config;
         Ok(())
@@ -437,13 +443,22 @@ impl Operations for NetDevice {
         dev.machine.ask(|life| life.status())
     }
 
-    fn set_status(dev: &Device<Self>, status: u8) {
+    fn set_status(dev: &Device<Self>, value: u8) {
+        let before = dev.machine.ask(|life| life.status());
+        let begins = value & !before & status::DRIVER_OK != 0;
+        if begins {
+            // For a driver that was here before maybe. Nobody else waits with this.
+            dev.machine.function().wait_anew();
+        }
         let mut turn = dev.machine.turn();
+        if begins {
+            dev.machine.catch_up(&mut turn);
+        }
         turn.user = dev.user();
         let mapped = turn.map.has_user_map();
         let result = turn
             .event(Event::Mapped(mapped))
-            .and_then(|()| turn.event(Event::SetStatus(status)));
+            .and_then(|()| turn.event(Event::SetStatus(value)));
         drop(turn);
         dev.ignored("status", result);
     }

@@ -190,9 +190,13 @@ pub(crate) struct Machine {
     doorbell: Doorbell,
     /// The vector of each queue that moves frames.
     vectors: KVec<Taken>,
+    /// The MTU in bytes that the port had when the device was added.
+    mtu: u16,
     control: SetOnce<Handle>,
     alarm: Arc<Alarm>,
     warnings: RateLimit,
+    /// Of messages about each virtqueue.
+    broken: KVec<RateLimit>,
     function: Arc<Function>,
 }
 
@@ -212,6 +216,8 @@ pub(crate) struct Parts {
     pub(crate) config: ConfigSpace,
     /// What was made in the firmware.
     pub(crate) objects: KBox<Objects>,
+    /// The MTU in bytes that the port had before that.
+    pub(crate) mtu: u16,
     /// The doorbells of the queues.
     pub(crate) doorbell: Doorbell,
     /// The vector of each queue that moves frames.
@@ -238,6 +244,7 @@ impl Machine {
             offer,
             config,
             objects,
+            mtu,
             doorbell,
             vectors,
             alarm,
@@ -252,6 +259,10 @@ impl Machine {
             map: Map::new(),
             user: User::Nobody,
         };
+        let mut broken = KVec::with_capacity(queues, GFP_KERNEL)?;
+        for _ in 0..queues {
+            broken.push(RateLimit::new(), GFP_KERNEL)?;
+        }
         let filter = KBox::new(Filter::RESET, GFP_KERNEL)?;
         Arc::pin_init(
             pin_init!(Self {
@@ -269,9 +280,11 @@ impl Machine {
                 kicks: Kicks(Atomic::new(0)),
                 doorbell,
                 vectors,
+                mtu,
                 control: SetOnce::new(),
                 alarm,
                 warnings: RateLimit::new(),
+                broken,
                 function,
             }),
             GFP_KERNEL,
@@ -317,14 +330,19 @@ impl Machine {
     ///
     /// # Errors
     ///
-    /// The [`Failure`] of a command.
-    pub(crate) fn make_objects(&self, era: &Arc<Era>) -> Result<KBox<Objects>, Failure> {
+    /// That of a command, or the firmware is of another kind than before.
+    pub(crate) fn make_objects(&self, era: &Arc<Era>) -> Result<KBox<Objects>, Trouble> {
+        // What the vectors are for was told to who may have them delivered to a guest.
+        if self.vectors.iter().any(Taken::is_serving) != era.capabilities().msix_mode() {
+            return Err(Trouble::Mode);
+        }
         let (objects, _, _) = Objects::new(
             era,
             &self.offer,
             &self.vectors,
             &self.callbacks,
             &self.alarm,
+            Some(self.mtu),
         )?;
         Ok(objects)
     }
@@ -467,7 +485,9 @@ impl Machine {
 
     /// Says what went wrong.
     pub(crate) fn warn(&self, trouble: &Trouble) {
-        if self.warnings.allow() {
+        // A virtqueue that breaks has its line, whatever broke just before.
+        let queue = trouble.queue().and_then(|index| self.broken.get(index));
+        if queue.unwrap_or(&self.warnings).allow() {
             pr_warn!("{}: {}\n", &*self.name, Show(trouble));
         }
     }
@@ -528,7 +548,8 @@ impl Machine {
         Ok(())
     }
 
-    /// Whether a driver that begins goes on from another device: its rings are in use.
+    /// Whether a driver that begins goes on from somewhere: its rings are in use. That may be this
+    /// device, before a reset; to announce itself once too often does a driver no harm.
     fn comes_from_elsewhere(&self, inner: &Inner) -> bool {
         self.data_queues().iter().any(|index| {
             let setup = inner.setups.get(usize::from(index));
@@ -561,7 +582,7 @@ impl Machine {
             }
             if has_failed {
                 // It may have been for its keys: none uses them now, and the next driver gets others.
-                drop(core::mem::replace(&mut objects.keys, Installed::none()));
+                *objects.keys = Installed::none();
             }
         }
         for group in [GROUP_DATA, GROUP_CONTROL, GROUP_RINGS] {
@@ -574,6 +595,7 @@ impl Machine {
             settings.pairs = 1;
             settings.scaling.take()
         };
+        self.alarm.forget_announcement();
         self.alarm.ring_later();
     }
 }

@@ -91,6 +91,9 @@ const LIMITS: Limits = Limits {
 /// The most entries of a root, whatever the firmware takes: as many as fit into a command.
 const MOST_ENTRIES: u32 = 1 << 15;
 
+/// What is mapped at once ends where a part of the root does, and a piece.
+const _: () = assert!(WINDOW == 1 << LOG_ENTRY);
+
 /// vhost-vdpa takes 2048 maps; who comes near is told.
 const MANY: usize = 1920;
 
@@ -419,10 +422,7 @@ impl Tree {
         for object in core::mem::take(&mut made.pieces) {
             let _ = objects.push_within_capacity(object);
         }
-        let created = new.iter().map(|piece| Piece {
-            size: piece.size,
-            used: piece.size,
-        });
+        let created = new.iter().map(|piece| piece.made(checked));
         renumber(&mut parts, &gone_before);
         for piece in Iterator::chain(self.pieces.iter().copied(), created) {
             if piece.used != 0 {
@@ -684,7 +684,7 @@ impl Installed {
     /// # Errors
     ///
     /// The first [`Failure`]. What cannot be destroyed is in the log, and keeps its memory.
-    pub(crate) fn end(mut self) -> Result<(), Failure> {
+    pub(crate) fn end(&mut self) -> Result<(), Failure> {
         let everything = end_all(self.everything.take());
         let data = self.data.keys.end();
         let rings = self.rings.keys.end();

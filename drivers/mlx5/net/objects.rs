@@ -20,6 +20,7 @@ use prm::{
 };
 use vdpa::Callbacks;
 use virtio::{
+    features::Features,
     lifecycle::{
         Legacy,
         QueueSet, //
@@ -35,6 +36,7 @@ use super::{
     },
     port::{
         self,
+        Mtu,
         Port,
         Station, //
     },
@@ -83,14 +85,14 @@ pub(crate) struct Objects {
     pub(crate) steering: KBox<Steering>,
     /// What the switch knows.
     pub(crate) station: Station,
-    /// The MTU of the port in bytes before the device was added, if it had to be changed.
-    mtu: Option<u16>,
     /// The virtqueues, by their index.
     pub(crate) queues: KVec<Queue>,
+    /// The MTU of the port, if it had to be changed.
+    mtu: Option<Mtu>,
     _port: Listening,
     alarm: Arc<Alarm>,
     /// The memory keys of the queues.
-    pub(crate) keys: Installed,
+    pub(crate) keys: KBox<Installed>,
     umem: Object,
     tis: Object,
     domain: Object,
@@ -102,7 +104,8 @@ pub(crate) struct Objects {
 impl Objects {
     /// Makes everything, for queues that interrupt by `vectors` and fire `callbacks`; who rings
     /// `alarm` when something happens by itself is the firmware. Returns what the port is like as
-    /// well, and whether legacy drivers can be served.
+    /// well, and whether legacy drivers can be served. `mtu` is the MTU in bytes that the port had
+    /// before the device was added, if that was in a life of the firmware before.
     ///
     /// # Errors
     ///
@@ -114,6 +117,7 @@ impl Objects {
         vectors: &[Taken],
         callbacks: &Arc<Callbacks>,
         alarm: &Arc<Alarm>,
+        mtu: Option<u16>,
     ) -> Result<(KBox<Self>, Port, bool), Failure> {
         let queues = 2 * offer.pairs;
         let no_memory = |error| Failure::not_sent::<CreateVirtioNetQ>(error);
@@ -123,9 +127,7 @@ impl Objects {
             .map_err(|error| no_memory(error.into()))?;
         let listening = era.listen(Subject::Port, port_alarm).map_err(no_memory)?;
         let is_scaled = offer.features.contains(features::RSS);
-        // Too large for the stack, both of them.
-        let mut steering = KBox::new(Steering::new(offer.pairs, is_scaled), GFP_KERNEL)
-            .map_err(|error| no_memory(error.into()))?;
+        let mut steering = Steering::new(offer.pairs, is_scaled).map_err(no_memory)?;
         let layout = queue::layout(era, SIZE)?;
         let mut batch = era.batch();
         let pd = batch.create::<AllocPd>(|_| {})?;
@@ -155,40 +157,39 @@ impl Objects {
             domain: domain.id(),
             receivers: &[],
         };
+        // A smaller one is a matter of the driver's. What it was is put back in the end.
+        let before = mtu.unwrap_or(port.mtu);
+        let larger = offer.mtu.filter(|mtu| *mtu > before);
+        let mtu = larger.map(|mtu| Mtu::raise(era, mtu, before)).transpose()?;
         let mut batch = era.batch();
-        // A smaller one is a matter of the driver's.
-        let mtu = offer.mtu.filter(|mtu| *mtu > port.mtu);
-        let mtu = mtu.map(|mtu| port::set_mtu(&mut batch, mtu)).transpose()?;
         let tis = batch.create::<CreateTis>(|input| {
             input.ctx_mut().set_transport_domain(domain.id());
         })?;
         steering.stage(1, &made, &mut batch)?;
         let mut second = batch.run()?;
-        let mut mtu_before = None;
-        if let Some(ticket) = mtu {
-            second.take(ticket)?;
-            mtu_before = Some(port.mtu);
-        }
         let tis = second.object(tis)?;
         steering.staged(&mut second)?;
 
-        let this = Self {
+        let list = KVec::with_capacity(queues.into(), GFP_KERNEL)
+            .map_err(|error| no_memory(error.into()))?;
+        let keys =
+            KBox::new(Installed::none(), GFP_KERNEL).map_err(|error| no_memory(error.into()))?;
+        // In its place: it is large.
+        let this = init!(Self {
             steering,
-            station: Station::new(port.mac),
-            // What it was before is put back in the end.
-            mtu: mtu_before,
-            queues: KVec::with_capacity(queues.into(), GFP_KERNEL)
-                .map_err(|error| no_memory(error.into()))?,
+            station: Station::new(),
+            queues: list,
+            mtu,
             _port: listening,
             alarm: alarm.clone(),
-            keys: Installed::none(),
+            keys,
             umem,
             tis,
             domain,
             pd,
             era: era.clone(),
-        };
-        let mut this = KBox::new(this, GFP_KERNEL).map_err(|error| no_memory(error.into()))?;
+        });
+        let mut this = KBox::init(this, GFP_KERNEL).map_err(no_memory)?;
         let mut channels = channels(era, vectors, callbacks, alarm)?.into_iter();
         for (index, ticket) in (0..queues).zip(tickets) {
             let counters = ticket.map(|ticket| replies.object(ticket)).transpose()?;
@@ -221,6 +222,7 @@ impl Objects {
             ..fields
         };
         let mut legacy = offer.legacy != Legacy::Off;
+        let is_modern = offer.features.contains(Features::VERSION_1);
 
         let mut batch = self.era.batch();
         let mut tickets = KVec::with_capacity(self.queues.len(), GFP_KERNEL)
@@ -243,8 +245,12 @@ impl Objects {
         for (queue, (ticket, with)) in self.queues.iter_mut().zip(tickets) {
             let object = replies.object(ticket);
             match object {
+                // What it wants may be what it never has. But if there is nobody else to serve, it
+                // is worth another try.
                 Err(failure)
-                    if with != fields && !failure.is_in_doubt() && !failure.is_for_want() =>
+                    if with != fields
+                        && !failure.is_in_doubt()
+                        && (is_modern || !failure.is_for_want()) =>
                 {
                     let device: &hardware::Device = self.era.device();
                     dev_info!(device, "no legacy virtqueue: {}\n", Show(failure));
@@ -381,15 +387,16 @@ impl Objects {
     /// # Errors
     ///
     /// The first [`Failure`]; what failed is in the log.
+    #[inline(never)]
     pub(crate) fn end(self: KBox<Self>) -> Result<(), Failure> {
         let Self {
-            steering,
-            station,
-            mtu,
+            mut steering,
+            mut station,
             mut queues,
+            mtu,
             _port,
             alarm: _,
-            keys,
+            mut keys,
             umem,
             tis,
             domain,
@@ -397,7 +404,7 @@ impl Objects {
             era,
         } = KBox::into_inner(self);
         station.end(&era);
-        let mut result = KBox::into_inner(steering).end();
+        let mut result = steering.end();
         let mut run = |fill: &mut dyn FnMut(&mut crate::hca::Batch) -> Result<(), Failure>| {
             let mut batch = era.batch();
             let filled = fill(&mut batch);
@@ -405,16 +412,14 @@ impl Objects {
             result = result.and(filled).and(ended);
         };
         run(&mut |batch| {
-            if let Some(mtu) = mtu {
-                // Its failure is that of the batch.
-                let _ = port::set_mtu(batch, mtu)?;
-            }
-            queues.iter_mut().try_for_each(|queue| queue.end(batch))
+            // Each, whatever becomes of the others.
+            let ended = queues.iter_mut().map(|queue| queue.end(batch));
+            ended.fold(Ok(()), Result::and)
         });
+        drop(mtu);
         run(&mut |batch| {
-            queues
-                .iter_mut()
-                .try_for_each(|queue| queue.end_rest(&era, batch))
+            let ended = queues.iter_mut().map(|queue| queue.end_rest(&era, batch));
+            ended.fold(Ok(()), Result::and)
         });
         result = result.and(keys.end());
         result = result.and(crate::hca::end_all([umem, tis]));

@@ -17,6 +17,7 @@ use prm::{
         QueryVirtioNetQ,
         QueryVirtioQCounters,
         State,
+        VirtioNetQObject,
         VirtioQCounters, //
     }, //
 };
@@ -36,19 +37,22 @@ use super::{
         umem::Layout, //
     }, //
 };
-use crate::hca::{
-    Batch,
-    Channel,
-    Defect,
-    Era,
-    Failure,
-    Listening,
-    Object,
-    Reason,
-    Remains,
-    Replies,
-    Subject,
-    Ticket, //
+use crate::{
+    hca::{
+        Batch,
+        Channel,
+        Defect,
+        Era,
+        Failure,
+        Listening,
+        Object,
+        Reason,
+        Remains,
+        Replies,
+        Subject,
+        Ticket, //
+    },
+    show::Show, //
 };
 
 /// A change of a virtqueue that was put into a batch.
@@ -118,23 +122,22 @@ impl Queue {
         self.object.as_ref().map(Object::id)
     }
 
-    /// What it is in. One whose channel is broken is lost: it tells of nothing.
+    /// What its object is in, whether or not its channel is [broken](Self::broken).
     pub(crate) fn stage(&self) -> Stage {
-        match self.broken() {
-            Some(_) => Stage::Lost,
-            None => self.stage,
-        }
+        self.stage
     }
 
-    /// What went wrong with its channel, if something did.
+    /// What went wrong with its channel, if something did: it tells of nothing, and has another
+    /// channel when its object is made anew. That may be at any time.
     pub(crate) fn broken(&self) -> Option<Defect> {
         self.channel.as_ref().and_then(Channel::broken)
     }
 
-    /// Tells of what was used before it was stopped.
-    pub(crate) fn drain(&self) {
+    /// Tells that buffers may be used, if it does not interrupt by itself: of what was used before it
+    /// was stopped, or was made anew, the message may be late, or lost.
+    pub(crate) fn tell(&self) {
         if let Some(channel) = &self.channel {
-            channel.drain();
+            channel.tell();
         }
     }
 
@@ -191,13 +194,9 @@ impl Queue {
         if let Some(channel) = self.channel.take() {
             era.put_back(channel);
         }
-        for object in [self.own.take(), self.counters.take()]
-            .into_iter()
-            .flatten()
-        {
-            batch.end(object)?;
-        }
-        Ok(())
+        let rest = [self.own.take(), self.counters.take()];
+        let ended = rest.into_iter().flatten().map(|object| batch.end(object));
+        ended.fold(Ok(()), Result::and)
     }
 
     /// Puts the object's creation with `fields` into a batch.
@@ -229,20 +228,32 @@ impl Queue {
 
     /// Has another channel if that of before is broken. There is no object.
     fn mend_channel(&mut self, era: &Era) -> Result<(), Failure> {
-        let Some(old) = self.channel.take_if(|channel| channel.broken().is_some()) else {
+        let Some(old) = self.channel.as_ref() else {
             return Ok(());
         };
-        let fresh = era.channels(core::slice::from_ref(old.line()));
-        let fresh = fresh.map(|channels| channels.into_iter().next());
-        let (Ok(Some(fresh)), Some(told)) = (fresh, old.release()) else {
-            self.channel = Some(old);
-            return Err(Failure::not_sent::<CreateVirtioNetQ>(ENXIO));
+        let Some(defect) = old.broken() else {
+            return Ok(());
         };
+        // Who is told stays with the old one until there is another.
+        let fresh = era.channels(core::slice::from_ref(old.line()))?;
+        let fresh = fresh.into_iter().next();
+        let fresh = fresh.ok_or(Failure::not_sent::<CreateVirtioNetQ>(ENXIO))?;
+        let device: &hardware::Device = era.device();
+        dev_info!(
+            device,
+            "virtqueue {} tells by something else: {}\n",
+            self.spec.index,
+            Show(defect)
+        );
         self.spec.events = Events::QueuePair(fresh.number());
-        fresh.serve(told);
+        if let Some(old) = self.channel.take() {
+            if let Some(told) = old.release() {
+                fresh.serve(told);
+            }
+            // Which destroys it.
+            era.put_back(old);
+        }
         self.channel = Some(fresh);
-        // Which destroys it.
-        era.put_back(old);
         Ok(())
     }
 
@@ -306,8 +317,11 @@ impl Queue {
     pub(crate) fn changed(&mut self, change: Change, replies: &mut Replies) -> Result<(), Failure> {
         if let Err(failure) = replies.take(change.ticket) {
             // Firmware that speaks of its state knows something that is not known here: it failed,
-            // or a command of before was executed that nobody heard of.
-            if failure.is_in_doubt() || failure.is_for_state() {
+            // or a command of before was executed that nobody heard of, or what it said of it was
+            // not so. One that cannot be stopped now may run on: who asks finds out, see
+            // `reconsider`.
+            let may_run = failure.is_for_state() && change.stage == Some(Stage::Suspended);
+            if failure.is_in_doubt() || failure.is_for_state() && !may_run {
                 self.lose();
             }
             return Err(failure);
@@ -348,20 +362,46 @@ impl Queue {
     ) -> Result<Found, Failure> {
         let reply = replies.take(ticket)?;
         let (output, _) = reply.read::<QueryVirtioNetQ>()?;
+        Ok(self.found(output.obj_context()))
+    }
+
+    /// The answer to [`Self::ask`] of one that could not be stopped for the state that it is in. It
+    /// is lost unless it runs.
+    ///
+    /// # Errors
+    ///
+    /// The [`Failure`] of the command.
+    pub(crate) fn reconsider(
+        &mut self,
+        ticket: Ticket<QueryVirtioNetQ>,
+        replies: &mut Replies,
+    ) -> Result<Found, Failure> {
+        let reply = replies.take(ticket).inspect_err(|_| self.lose())?;
+        let (output, _) = reply.read::<QueryVirtioNetQ>()?;
         let object = output.obj_context();
+        let found = self.found(object);
+        if object.state() != Ok(State::RDY) {
+            self.lose();
+        }
+        Ok(found)
+    }
+
+    /// Notes what the firmware says of the object.
+    fn found(&mut self, object: &VirtioNetQObject) -> Found {
         if object.state() == Ok(State::ERR) {
-            if self.stage != Stage::Lost {
+            // It may be lost already by a command that was refused.
+            if self.stage != Stage::Lost || !self.has_failed {
                 self.errors += 1;
             }
             self.lose();
             self.has_failed = true;
-            return Ok(Found::Error(object.virtio_q_context().error_type()));
+            return Found::Error(object.virtio_q_context().error_type());
         }
         let index = object.hw_used_index();
         if self.stage == Stage::Suspended {
             self.set.index = Some(index);
         }
-        Ok(Found::Still(index))
+        Found::Still(index)
     }
 
     /// Puts the question for its counters into a batch; `None` if it has none.

@@ -40,13 +40,18 @@ impl Machine {
     /// # Errors
     ///
     /// What is received is what it was before, or the device has no firmware.
-    pub(crate) fn set_filter(&self, inner: &mut Inner, filter: &Filter) -> Result<(), Trouble> {
+    pub(crate) fn set_filter(
+        &self,
+        inner: &mut Inner,
+        filter: KBox<Filter>,
+    ) -> Result<(), Trouble> {
         let (mac, pairs) = {
             let settings = self.settings().lock();
             (settings.config.mac(), settings.pairs)
         };
-        self.steer(inner, filter, mac, pairs)?;
-        *self.settings().lock().filter = filter.clone();
+        self.steer(inner, &filter, mac, pairs)?;
+        let before = core::mem::replace(&mut self.settings().lock().filter, filter);
+        drop(before);
         Ok(())
     }
 
@@ -194,7 +199,9 @@ impl Machine {
         objects
             .steering
             .rehash(&objects.era, domain, wanted.scaling)?;
-        objects.station.tell(&objects.era, mac);
+        objects
+            .station
+            .tell(&objects.era, mac, wanted.features, filter);
         Ok(())
     }
 }

@@ -43,6 +43,7 @@ use super::{
         Change, //
     },
     steering::Wanted,
+    stop::tell,
     trouble::Trouble, //
 };
 use crate::hca::{
@@ -144,12 +145,9 @@ impl Machine {
 
         // The old keys end when the queues have the new ones.
         let needed = !starting.is_empty() || *user == User::Kernel || map.has_user_map();
+        let pd = objects.pd();
         let replaced = match needed && (begin || map.is_dirty(&objects.keys)) {
-            true => Some(
-                objects
-                    .keys
-                    .install(&objects.era, objects.pd(), map, *user)?,
-            ),
+            true => Some(objects.keys.install(&objects.era, pd, map, *user)?),
             false => None,
         };
         let keys = objects.keys.keys(*user);
@@ -175,6 +173,7 @@ impl Machine {
         }
         self.prepare(objects, prepared, begin, fields)?;
         self.make_ready(objects, starting, fields)?;
+        tell(Some(objects), starting);
         drop(replaced);
         forget_indices(setups, starting);
         self.set_running(starting, true);
@@ -183,6 +182,7 @@ impl Machine {
 
     /// Gives queues the fields they shall have, as far as that is done before they start; with
     /// `begin`, what leads frames to them as well.
+    #[inline(never)]
     fn prepare(
         &self,
         objects: &mut Objects,
@@ -193,7 +193,9 @@ impl Machine {
         let resume = objects.era.capabilities().resume();
         let ways = |objects: &Objects, index: u16| {
             let queue = objects.queues.get(usize::from(index))?;
-            Some(way(queue.stage(), queue.set(), &fields(index), resume))
+            let by_fields = || way(queue.stage(), queue.set(), &fields(index), resume);
+            // An object keeps what it tells by for life.
+            Some(queue.broken().map_or_else(by_fields, |_| Way::Anew))
         };
         let mut anew = QueueSet::EMPTY;
         for index in queues.iter() {
@@ -232,12 +234,15 @@ impl Machine {
             let (era, domain) = (objects.era.clone(), objects.domain());
             objects.steering.rehash(&era, domain, None)?;
             let mac = self.settings().lock().config.mac();
-            objects.station.tell(&objects.era, mac);
+            let filter = self.filter()?;
+            let features = self.ask(|life| life.features());
+            objects.station.tell(&objects.era, mac, features, &filter);
         }
         Ok(result?)
     }
 
     /// Has queues that were prepared run.
+    #[inline(never)]
     fn make_ready(
         &self,
         objects: &mut Objects,
@@ -251,8 +256,13 @@ impl Machine {
                 continue;
             };
             let wanted = fields(index);
-            if let Way::One(select) = way(queue.stage(), queue.set(), &wanted, resume) {
-                changes.put(objects, index, select, &wanted, Some(State::RDY))?;
+            match way(queue.stage(), queue.set(), &wanted, resume) {
+                Way::One(select) => {
+                    changes.put(objects, index, select, &wanted, Some(State::RDY))?;
+                }
+                Way::Done => {}
+                // It was prepared, and is not what it was then.
+                Way::Two(_) | Way::Anew => return Err(Trouble::Doubt(index)),
             }
         }
         let (_, result) = changes.run(objects)?;
@@ -276,6 +286,7 @@ impl Machine {
     /// # Errors
     ///
     /// They do not all. The keys of before, which are left in `replaced`, may be in use yet.
+    #[inline(never)]
     pub(super) fn remap(
         &self,
         inner: &mut Inner,
@@ -283,12 +294,12 @@ impl Machine {
         replaced: &mut Option<Replaced>,
     ) -> Result<(), Trouble> {
         let objects = inner.objects.as_deref_mut().ok_or(Trouble::NoFirmware)?;
-        *replaced = Some(objects.keys.install(
-            &objects.era,
-            objects.pd(),
-            &inner.map,
-            inner.user,
-        )?);
+        let pd = objects.pd();
+        *replaced = Some(
+            objects
+                .keys
+                .install(&objects.era, pd, &inner.map, inner.user)?,
+        );
         let resume = objects.era.capabilities().resume();
         // Without a question, where they stand stays what it is in the objects.
         self.stop(inner, running, !resume)
@@ -317,6 +328,7 @@ impl Machine {
         };
         self.prepare(objects, running, false, fields)?;
         self.make_ready(objects, running, fields)?;
+        tell(Some(objects), running);
         forget_indices(&mut inner.setups, running);
         self.set_running(running, true);
         for index in running.iter() {

@@ -171,8 +171,13 @@ impl Steering {
 
     /// Steering for a device of up to `pairs` pairs of queues, which with `is_scaled` offers
     /// receive-side scaling; nothing of it is made yet.
-    pub(crate) fn new(pairs: u16, is_scaled: bool) -> Self {
-        Self {
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn new(pairs: u16, is_scaled: bool) -> Result<KBox<Self>> {
+        // In its place: it is too large for the stack.
+        let this = init!(Self {
             rules: KVVec::new(),
             kinds: [const { None }; Traffic::ALL.len()],
             tirs: [const { None }; Traffic::ALL.len()],
@@ -192,7 +197,8 @@ impl Steering {
             unwanted: KVVec::new(),
             detached: KVVec::new(),
             is_detached: false,
-        }
+        });
+        KBox::init(this, GFP_KERNEL)
     }
 
     /// The kinds of traffic that are told apart.
@@ -478,8 +484,12 @@ impl Steering {
     ///
     /// # Errors
     ///
-    /// A [`Failure`] without memory; the batch is to be given up then.
+    /// A [`Failure`] without memory, or if nothing leads to the queues; the batch is to be given up
+    /// then.
     pub(crate) fn change(&mut self, batch: &mut Batch, wanted: &Wanted<'_>) -> Result<(), Failure> {
+        if self.is_detached {
+            return Err(Failure::not_sent::<SetFlowTableEntry>(ENXIO));
+        }
         self.forget();
         let list = rules_of(wanted)?;
         let (mut added, mut removed) = (KVVec::new(), KVVec::new());
@@ -759,14 +769,19 @@ impl Steering {
     /// # Errors
     ///
     /// The first [`Failure`]; all of them are in the log.
-    pub(crate) fn end(self) -> Result<(), Failure> {
-        let entries = self.rules.into_iter().map(|one| one.entry);
-        let entries = end_all(Iterator::chain(entries, self.kinds.into_iter().flatten()));
-        let groups = self.groups.into_iter().map(|(_, group)| group);
-        let groups = end_all(Iterator::chain(groups, self.tirs.into_iter().flatten()));
-        let tables = self.tables.into_iter().map(|(_, table)| table);
-        let tables = Iterator::chain(tables, self.rqt);
-        let tables = end_all(Iterator::chain(tables, self.rest));
+    pub(crate) fn end(&mut self) -> Result<(), Failure> {
+        let entries = core::mem::take(&mut self.rules).into_iter();
+        let entries = entries.map(|one| one.entry);
+        let kinds = self.kinds.iter_mut().filter_map(Option::take);
+        let entries = end_all(Iterator::chain(entries, kinds));
+        let groups = core::mem::take(&mut self.groups).into_iter();
+        let groups = groups.map(|(_, group)| group);
+        let tirs = self.tirs.iter_mut().filter_map(Option::take);
+        let groups = end_all(Iterator::chain(groups, tirs));
+        let tables = core::mem::take(&mut self.tables).into_iter();
+        let tables = tables.map(|(_, table)| table);
+        let tables = Iterator::chain(tables, self.rqt.take());
+        let tables = end_all(Iterator::chain(tables, self.rest.take()));
         entries.and(groups).and(tables)
     }
 

@@ -17,6 +17,7 @@ use super::{
         Inner,
         Machine, //
     },
+    objects::Objects,
     queue::{
         fields::{
             Fields,
@@ -29,6 +30,7 @@ use super::{
     trouble::Trouble, //
 };
 use crate::hca::{
+    Batch,
     Failure,
     Ticket, //
 };
@@ -44,7 +46,8 @@ pub(super) struct Unstopped {
 impl Machine {
     /// Stops `queues`. With `ask` it is noted where they stand.
     ///
-    /// No interrupt of theirs comes when this has returned.
+    /// When this has returned, the driver has been told of all that was used. A message that was late
+    /// may have it told once more, of nothing.
     ///
     /// # Errors
     ///
@@ -69,7 +72,7 @@ impl Machine {
         let mut stopped = Ok(());
         if !running.is_empty() {
             stopped = self.suspend(inner, running);
-            drain(inner, running);
+            tell(inner.objects.as_deref(), running);
             for vector in running.iter().filter_map(|index| self.vector(index)) {
                 vector.synchronize();
             }
@@ -146,12 +149,49 @@ impl Machine {
         }
         let mut replies = batch.run()?;
         let mut result = Ok(());
+        let mut refused = QueueSet::EMPTY;
         for (index, change) in changes {
             if let Some(queue) = objects.queues.get_mut(usize::from(index)) {
-                result = result.and(queue.changed(change, &mut replies));
+                let changed = queue.changed(change, &mut replies);
+                let is_for_state = |failure: &Failure| failure.is_for_state();
+                refused.set(index, changed.as_ref().is_err_and(is_for_state));
+                result = result.and(changed.map_err(Trouble::from));
             }
         }
-        Ok(result?)
+        if !refused.is_empty() {
+            self.reconsider(inner, refused);
+        }
+        result
+    }
+
+    /// Finds out which of `queues` run, that could not be stopped for the state that they are in. The
+    /// others are lost.
+    fn reconsider(&self, inner: &mut Inner, queues: QueueSet) {
+        if let Err(trouble) = self.ask_anyway(inner, queues) {
+            self.warn(&trouble);
+            // Nobody knows what they are in.
+            self.lose(inner, queues);
+        }
+    }
+
+    /// # Errors
+    ///
+    /// The firmware does not say of all of them.
+    fn ask_anyway(&self, inner: &mut Inner, queues: QueueSet) -> Result<(), Trouble> {
+        let Some(objects) = &mut inner.objects else {
+            return Ok(());
+        };
+        let mut batch = objects.era.batch();
+        let tickets = ask(objects, queues, &mut batch)?;
+        let mut replies = batch.run()?;
+        for (index, ticket) in tickets {
+            if let Some(queue) = objects.queues.get_mut(usize::from(index)) {
+                if let Found::Error(error) = queue.reconsider(ticket, &mut replies)? {
+                    self.warn(&Trouble::Queue(index, error));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Asks where queues that stand still are, and notes it.
@@ -164,15 +204,7 @@ impl Machine {
             return Ok(());
         };
         let mut batch = objects.era.batch();
-        let mut tickets: KVec<(u16, Ticket<QueryVirtioNetQ>)> = KVec::new();
-        for index in queues.iter() {
-            if let Some(queue) = objects.queues.get(usize::from(index)) {
-                let ticket = queue.ask(&mut batch)?;
-                tickets
-                    .push((index, ticket), GFP_KERNEL)
-                    .map_err(|error| Failure::not_sent::<QueryVirtioNetQ>(error.into()))?;
-            }
-        }
+        let tickets = ask(objects, queues, &mut batch)?;
         let mut replies = batch.run()?;
         let mut result = Ok(());
         for (index, ticket) in tickets {
@@ -187,7 +219,12 @@ impl Machine {
                     setup.index = Some(index);
                     Ok(())
                 }
-                Ok(Found::Error(error)) => Err(Trouble::Queue(index, error)),
+                Ok(Found::Error(error)) => {
+                    // Each has its line.
+                    let trouble = Trouble::Queue(index, error);
+                    self.warn(&trouble);
+                    Err(trouble)
+                }
                 Err(failure) => {
                     // Where it is to go on nobody knows.
                     queue.lose();
@@ -219,7 +256,7 @@ impl Machine {
     /// memory no more, and makes them anew. If that fails nothing is used any more.
     pub(super) fn discard(&self, inner: &mut Inner, queues: QueueSet) {
         let which = those(inner, queues, |queue| {
-            !matches!(queue.stage(), Stage::Init | Stage::Suspended)
+            !matches!(queue.stage(), Stage::Init | Stage::Suspended) || queue.broken().is_some()
         });
         let Some(objects) = &mut inner.objects else {
             return;
@@ -232,13 +269,35 @@ impl Machine {
     }
 }
 
-/// Tells of what queues used before they were stopped.
-fn drain(inner: &Inner, queues: QueueSet) {
-    if let Some(objects) = &inner.objects {
-        for index in queues.iter() {
-            if let Some(queue) = objects.queues.get(usize::from(index)) {
-                queue.drain();
-            }
+/// Puts the question where they stand into a batch, for those of `queues` that have an object.
+///
+/// # Errors
+///
+/// A [`Failure`] without memory.
+pub(super) fn ask(
+    objects: &Objects,
+    queues: QueueSet,
+    batch: &mut Batch,
+) -> Result<KVec<(u16, Ticket<QueryVirtioNetQ>)>, Failure> {
+    let mut tickets = KVec::new();
+    for index in queues.iter() {
+        let queue = objects.queues.get(usize::from(index));
+        if let Some(queue) = queue.filter(|queue| queue.id().is_some()) {
+            tickets
+                .push((index, queue.ask(batch)?), GFP_KERNEL)
+                .map_err(|error| Failure::not_sent::<QueryVirtioNetQ>(error.into()))?;
+        }
+    }
+    Ok(tickets)
+}
+
+/// Has the driver look at queues that do not interrupt by themselves, for what they sent before they
+/// were stopped or made anew.
+pub(super) fn tell(objects: Option<&Objects>, queues: QueueSet) {
+    for index in queues.iter() {
+        let queue = objects.and_then(|objects| objects.queues.get(usize::from(index)));
+        if let Some(queue) = queue {
+            queue.tell();
         }
     }
 }

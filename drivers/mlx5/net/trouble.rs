@@ -29,6 +29,8 @@ pub(crate) enum Trouble {
     Channel(u16, Defect),
     /// Nobody knows where this virtqueue stands.
     Doubt(u16),
+    /// Virtqueues do not interrupt as they did with the firmware of before.
+    Mode,
     /// What led frames to the virtqueues was taken away, and could not be made again.
     Detached,
     /// The control queue cannot be served: why.
@@ -38,6 +40,16 @@ pub(crate) enum Trouble {
 }
 
 impl Trouble {
+    /// The virtqueue that it is about, if that is one alone.
+    pub(crate) fn queue(&self) -> Option<usize> {
+        match self {
+            Self::Queue(index, _) | Self::Channel(index, _) | Self::Doubt(index) => {
+                Some((*index).into())
+            }
+            _ => None,
+        }
+    }
+
     /// Returns whether the firmware may have done all the same what it was asked for.
     pub(crate) fn is_in_doubt(&self) -> bool {
         matches!(self, Self::Firmware(failure) if failure.is_in_doubt())
@@ -65,6 +77,7 @@ impl From<Trouble> for Error {
             Trouble::Queue(..)
             | Trouble::Channel(..)
             | Trouble::Doubt(_)
+            | Trouble::Mode
             | Trouble::Detached
             | Trouble::Ring(_) => EIO,
             Trouble::Control(error) => error,
@@ -86,6 +99,7 @@ impl fmt::Display for Trouble {
                 )
             }
             Self::Doubt(index) => write!(f, "nobody knows where virtqueue {index} stands"),
+            Self::Mode => f.write_str("virtqueues of the new firmware interrupt in another way"),
             Self::Detached => f.write_str("no frames are led to the virtqueues any more"),
             Self::Control(error) => {
                 write!(

@@ -19,7 +19,6 @@ use kernel::{
         SetOnce, //
     }, //
 };
-use prm::virtq::QueryVirtioNetQ;
 use vdpa::{
     executor::{
         Execute,
@@ -48,6 +47,7 @@ use super::{
     objects::Objects,
     port,
     queue::Found,
+    stop::ask,
     trouble::Trouble, //
 };
 use crate::hca::{
@@ -108,6 +108,11 @@ impl Alarm {
         }
     }
 
+    /// Has the thread tell nobody that he is asked to announce himself: he is gone.
+    pub(crate) fn forget_announcement(&self) {
+        self.announce.store(false, Release);
+    }
+
     /// Has the thread tell the driver that it is asked to announce itself.
     pub(crate) fn ring_to_announce(&self) {
         self.announce.store(true, Release);
@@ -150,12 +155,15 @@ impl Listener for PortAlarm {
     }
 }
 
-/// The work of a device's watch.
-pub(crate) struct Watch(pub(crate) Arc<Machine>);
+impl Machine {
+    /// Has what the firmware has of the device be that of its life of the moment.
+    pub(crate) fn catch_up(&self, turn: &mut Turn<'_, Self>) {
+        self.see_death(turn);
+        self.see_life(turn);
+    }
 
-impl Watch {
     /// Firmware that died takes everything with it.
-    fn see_death(&self, turn: &mut Turn<'_, Machine>) {
+    fn see_death(&self, turn: &mut Turn<'_, Self>) {
         let is_over = |objects: &mut KBox<Objects>| objects.era.is_over();
         let Some(objects) = turn.objects.take_if(is_over) else {
             return;
@@ -163,33 +171,39 @@ impl Watch {
         // This says nothing to the firmware any more.
         drop(objects);
         // Who has not begun loses nothing.
-        if self.0.ask(|life| life.status() & status::DRIVER_OK != 0) {
+        if self.ask(|life| life.status() & status::DRIVER_OK != 0) {
             // A fault is never refused.
             let _ = turn.event(Event::Fault);
         }
     }
 
     /// Firmware that lives again has nothing of the device.
-    fn see_life(&self, turn: &mut Turn<'_, Machine>) {
+    fn see_life(&self, turn: &mut Turn<'_, Self>) {
         if turn.objects.is_some() {
             return;
         }
-        let Some(era) = self.0.function().era() else {
+        let Some(era) = self.function().era() else {
             return;
         };
-        match self.0.make_objects(&era) {
+        match self.make_objects(&era) {
             Ok(objects) => {
                 turn.objects = Some(objects);
+                self.function().has_served();
                 // What it was while nobody listened is not known.
-                self.0.alarm().port.store(true, Release);
+                self.alarm().port.store(true, Release);
             }
-            Err(failure) => {
-                self.0.warn(&failure.into());
-                self.0.alarm().ring_later();
+            Err(trouble) => {
+                self.warn(&trouble);
+                self.alarm().ring_later();
             }
         }
     }
+}
 
+/// The work of a device's watch.
+pub(crate) struct Watch(pub(crate) Arc<Machine>);
+
+impl Watch {
     /// Queues that failed by themselves, or of which nobody knows whether they run.
     fn see_errors(&self, turn: &mut Turn<'_, Machine>) {
         let running = self.0.ask(|life| life.running());
@@ -216,18 +230,23 @@ impl Watch {
             return;
         }
         let all = self.0.data_queues();
-        let found = match turn.objects.as_deref_mut() {
-            Some(objects) => errors(objects, all),
-            None => return,
+        let Some(objects) = turn.objects.as_deref_mut() else {
+            return;
         };
-        let trouble = match found {
-            Ok(None) => return,
-            Ok(Some((index, error))) => Trouble::Queue(index, error),
-            Err(failure) => failure.into(),
-        };
-        self.0.warn(&trouble);
+        let mut has_failed = false;
+        let asked = errors(objects, all, |index, error| {
+            has_failed = true;
+            // Each has its line.
+            self.0.warn(&Trouble::Queue(index, error));
+        });
+        if let Err(failure) = asked {
+            self.0.warn(&failure.into());
+            // Some may have failed all the same.
+            self.0.alarm().queues.store(true, Release);
+            self.0.alarm().ring_later();
+        }
         // One that no driver has begun with is made anew for the next.
-        if self.0.ask(|life| life.status() & status::DRIVER_OK != 0) {
+        if has_failed && self.0.ask(|life| life.status() & status::DRIVER_OK != 0) {
             // A fault is never refused.
             let _ = turn.event(Event::Fault);
         }
@@ -265,10 +284,9 @@ impl Watch {
     /// The driver is asked to announce itself: the status says so already. A device that is stopped
     /// tells when it goes on.
     fn see_announcement(&self, turn: &mut Turn<'_, Machine>) {
-        if self.0.alarm().announce.xchg(false, Full) {
-            if turn.event(Event::ConfigChange).is_err() {
-                self.0.alarm().announce.store(true, Release);
-            }
+        let announce = &self.0.alarm().announce;
+        if announce.xchg(false, Full) && turn.event(Event::ConfigChange).is_err() {
+            announce.store(true, Release);
         }
     }
 
@@ -295,28 +313,32 @@ fn broken(inner: &Inner, queues: QueueSet) -> Option<(u16, Defect)> {
     })
 }
 
-/// The first queue of `queues` that failed, and how.
-fn errors(objects: &mut Objects, queues: QueueSet) -> Result<Option<(u16, u8)>, Failure> {
+/// Calls `each` with those of `queues` that failed since they were asked last, and how.
+///
+/// # Errors
+///
+/// The first [`Failure`]: one of them does not say.
+fn errors(
+    objects: &mut Objects,
+    queues: QueueSet,
+    mut each: impl FnMut(u16, u8),
+) -> Result<(), Failure> {
     let mut batch = objects.era.batch();
-    let mut tickets = KVec::new();
-    for index in queues.iter() {
-        let queue = objects.queues.get(usize::from(index));
-        if let Some(queue) = queue.filter(|queue| queue.id().is_some()) {
-            tickets
-                .push((index, queue.ask(&mut batch)?), GFP_KERNEL)
-                .map_err(|error| Failure::not_sent::<QueryVirtioNetQ>(error.into()))?;
-        }
-    }
+    let tickets = ask(objects, queues, &mut batch)?;
     let mut replies = batch.run()?;
-    let mut first = None;
+    let mut result = Ok(());
     for (index, ticket) in tickets {
-        if let Some(queue) = objects.queues.get_mut(usize::from(index)) {
-            if let Found::Error(error) = queue.answer(ticket, &mut replies)? {
-                first = first.or(Some((index, error)));
-            }
+        let Some(queue) = objects.queues.get_mut(usize::from(index)) else {
+            continue;
+        };
+        let before = queue.errors();
+        match queue.answer(ticket, &mut replies) {
+            Ok(Found::Error(error)) if queue.errors() != before => each(index, error),
+            Ok(_) => {}
+            Err(failure) => result = result.and(Err(failure)),
         }
     }
-    Ok(first)
+    result
 }
 
 /// Whether the link is up.
@@ -329,8 +351,7 @@ fn link(era: &Era) -> Result<bool, Failure> {
 impl Run for Watch {
     fn run(&self) {
         let mut turn = self.0.turn();
-        self.see_death(&mut turn);
-        self.see_life(&mut turn);
+        self.0.catch_up(&mut turn);
         self.see_errors(&mut turn);
         self.see_port(&mut turn);
         self.see_announcement(&mut turn);

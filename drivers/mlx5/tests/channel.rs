@@ -7,11 +7,13 @@ use std::thread;
 
 use mlx5_host::{
     eq::EventQueue,
+    memory::addresses,
     vectors::PATIENCE,
     Board,
     Buffer,
     Host, //
 };
+use mlx5_model::fault::Fault;
 use prm::{
     cq::{
         CqStatus,
@@ -85,7 +87,7 @@ impl Channel {
         let mut input = CreateCqIn::new();
         input.set_uid(uid);
         wire::completions(&mut input, eq.eqn, uar, records.addr() + CQ_RECORD);
-        let tail = completions.addr().to_be_bytes();
+        let tail = addresses(completions.pages());
         let cqn = host.execute::<CreateCq>(&input, &tail, 0).unwrap().0.cqn();
         let sender = host.call::<CreateQp>(|input| {
             input.set_uid(uid);
@@ -212,14 +214,73 @@ fn nothing_overruns_that_nobody_reads() {
         send(&host, &channel);
     }
     channel.check(&mut host);
-    // The pair has sent what there were entries for, and sends the rest as they come.
+    // The pair has sent what there were entries for, and sends the rest as they come: it asks for
+    // them as often as it can.
     assert_eq!(host.vectors.count(VECTOR), 1);
+    assert!(host.function.report().waits > 0);
+    let pair = host.call::<QueryQp>(|input| _ = input.set_qpn(channel.receiver));
+    assert_eq!(pair.unwrap().qpc().min_rnr_nak(), 1);
     let mut count = 0;
     while count < 5 * SIZE {
         count += channel.interrupt(&host);
     }
     assert_eq!(count, 5 * SIZE);
     channel.check(&mut host);
+}
+
+/// Something is wrong with completions of the channel.
+fn fault(host: &Host, text: &str) -> u32 {
+    let fault = serde_json::from_str::<Fault>(text).unwrap();
+    host.function.inject(fault).unwrap()
+}
+
+#[test]
+fn events_that_were_lost_are_made_up_for() {
+    let mut host = host("cx6dx-old");
+    let mut channel = Channel::new(&mut host);
+    for count in 1..=4 {
+        let text = format!(r#"{{"kind":"lose_events","vector":{VECTOR},"count":{count}}}"#);
+        let lost = fault(&host, &text);
+        // Each look finds what came, and the firmware listens in the end.
+        let mut looks = 0;
+        loop {
+            let before = host.vectors.count(VECTOR);
+            send(&host, &channel);
+            if host.vectors.count(VECTOR) > before {
+                assert_eq!(channel.interrupt(&host), 1);
+                // The last of them may have been taken for one that was lost.
+                if looks > 2 * count {
+                    break;
+                }
+            }
+            let any = channel.read() > 0;
+            channel.ring.look(any);
+            channel.ask(&host);
+            looks += 1;
+            assert!(looks < 20, "{count}");
+        }
+        host.function.clear_fault(lost).unwrap();
+    }
+    channel.check(&mut host);
+}
+
+#[test]
+fn any_message_will_do_and_errors_are_seen() {
+    for (opcode, expected) in [
+        ("RESP_WR_IMM", Next::Message),
+        ("3", Next::Message),
+        ("4", Next::Message),
+        ("RESP_ERR", Next::Error),
+        ("REQ_ERR", Next::Error),
+    ] {
+        let mut host = host("cx6dx-old");
+        let channel = Channel::new(&mut host);
+        let text = format!(r#"{{"kind":"completion_opcode","opcode":"{opcode}","count":1}}"#);
+        fault(&host, &text);
+        send(&host, &channel);
+        let last = channel.completions.get(OWNER as u64, 1)[0];
+        assert_eq!(channel.ring.next(last), expected, "{opcode}");
+    }
 }
 
 #[test]

@@ -96,24 +96,57 @@ struct Installed {
 /// What a change took.
 struct Change {
     new: Vec<NewPiece>,
-    /// The pieces before those: which of them go, and how large they are.
+    /// The pieces before those: which of them go, and how much of them may be made anew.
     gone: Vec<Option<u64>>,
+}
+
+/// How many bytes a piece holds, and how many of those `wanted` has.
+fn held(piece: &Piece, wanted: &[Run]) -> (u64, u64) {
+    let (mut size, mut left) = (piece.size, piece.used);
+    for beside in &piece.beside {
+        size += beside.size;
+        for run in wanted {
+            let both = run
+                .end()
+                .min(beside.end())
+                .saturating_sub(run.iova.max(beside.iova));
+            let same = run.bus.wrapping_sub(run.iova) == beside.bus.wrapping_sub(beside.iova)
+                && run.rights == beside.rights;
+            left += if same { both } else { 0 };
+        }
+    }
+    (size, left)
 }
 
 impl Installed {
     fn change(&mut self, wanted: &[Run], limits: &Limits) -> Change {
         let wanted = Runs::check(wanted).unwrap();
         let mut written = Written::default();
+        let mut used = self.pieces.clone();
+        for piece in &mut used {
+            piece.used = 0;
+        }
+        let there = flat(wanted.get());
+        for part in &self.parts {
+            for (iova, leads) in flat(&[part.run]) {
+                used[part.piece].used += PAGE * u64::from(there.get(&iova) == Some(&leads));
+            }
+        }
         plan(&mut self.pieces, &self.parts, wanted, limits, &mut written).unwrap();
-        let gone = self
-            .pieces
-            .iter()
-            .map(|piece| (piece.used == 0).then_some(piece.size))
-            .collect();
-        self.pieces.extend(written.new.iter().map(|new| Piece {
-            size: new.size,
-            used: new.size,
-        }));
+        let gone = Iterator::zip(self.pieces.iter(), &used).map(|(piece, used)| {
+            let (held, left) = held(used, wanted.get());
+            // One that is good for more than half may go for what it holds besides.
+            let again = if 2 * used.used < used.size {
+                used.size / 2
+            } else {
+                assert!(piece.used != 0 || 2 * left < held, "it goes for nothing");
+                used.used
+            };
+            (piece.used == 0).then_some(again)
+        });
+        let gone = gone.collect();
+        let made = written.new.iter().map(|new| new.made(wanted));
+        self.pieces.extend(made);
         // Those that are gone take no number.
         let mut number = 0;
         let numbers: Vec<_> = self
@@ -267,9 +300,12 @@ fn check(before: &Flat, installed: &Installed, wanted: &[Run], change: &Change, 
         .count() as u64
         * PAGE;
     let gone: u64 = change.gone.iter().flatten().sum();
-    assert!(new <= added + gone / 2, "{new} made of {added} and {gone}");
+    assert!(new <= added + gone, "{new} made of {added} and {gone}");
     for piece in &installed.pieces {
         assert!(2 * piece.used >= piece.size);
+        // Nor does one keep much that nobody wants.
+        let (held, left) = held(piece, wanted);
+        assert!(2 * left >= held, "{held} held for {left}");
     }
 
     // The root has all of it, in order and without a gap.
@@ -283,6 +319,62 @@ fn check(before: &Flat, installed: &Installed, wanted: &[Run], change: &Change, 
     }
     assert_eq!(at, wanted.last().map(Run::end));
     assert_eq!(reached, wanted.iter().map(|run| run.size).sum::<u64>());
+}
+
+/// A run of pages that lead to where they are.
+fn plain(page: u64, pages: u64, distance: u64) -> Run {
+    Run {
+        iova: page * PAGE,
+        size: pages * PAGE,
+        bus: (page + distance) * PAGE,
+        rights: Rights {
+            read: true,
+            write: true,
+        },
+    }
+}
+
+#[test]
+fn a_small_piece_does_not_keep_a_large_run() {
+    const WINDOW: u64 = 1 << 18;
+    let mut installed = Installed::default();
+    // All of it but a page, and then all of it: the second piece is small, and made of all of it.
+    let change = installed.change(&[plain(WINDOW, WINDOW - 1, 0)], &LIMITS);
+    assert_eq!(change.new.len(), 1);
+    let all = [plain(WINDOW, WINDOW, 0)];
+    let change = installed.change(&all, &LIMITS);
+    assert_eq!(change.new.len(), 1);
+    assert_eq!(change.new[0].size, PAGE);
+    assert_eq!(change.gone, [None]);
+    // As long as that is wanted it stays.
+    let change = installed.change(&all, &LIMITS);
+    assert!(change.new.is_empty() && change.gone == [None, None]);
+    // Where only the page is left, it would keep all of it.
+    let change = installed.change(&[plain(2 * WINDOW - 1, 1, 0)], &LIMITS);
+    assert_eq!(change.new.len(), 1);
+    assert!(change.gone.iter().all(Option::is_some));
+}
+
+#[test]
+fn pieces_of_a_run_go_when_most_of_it_does() {
+    const WINDOW: u64 = 1 << 18;
+    let mut installed = Installed::default();
+    // Askew, so that there are many.
+    let change = installed.change(&[plain(WINDOW, WINDOW, 1)], &LIMITS);
+    let count = change.new.len();
+    assert!(count > 8);
+    let size = change.new[1].size / PAGE;
+    let first = change.new[0].size / PAGE;
+    // Half of it is enough for all.
+    let half = [plain(WINDOW, WINDOW / 2, 1)];
+    let change = installed.change(&half, &LIMITS);
+    assert!(change.new.is_empty());
+    // One alone is made anew.
+    let one = [plain(WINDOW + first, size, 1)];
+    let change = installed.change(&one, &LIMITS);
+    assert_eq!(change.new.len(), 1);
+    let change = installed.change(&one, &LIMITS);
+    assert!(change.new.is_empty());
 }
 
 proptest! {

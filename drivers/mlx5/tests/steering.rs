@@ -43,6 +43,7 @@ use prm::{
     },
     tir::CreateTir,
     vport::{
+        AllowedListType,
         ModifyNicVportContext,
         ModifyNicVportContextIn,
         QueryNicVportContext,
@@ -80,7 +81,10 @@ use crate::net::{
         }, //
     },
     wire::{
-        port,
+        port::{
+            self,
+            Modes, //
+        },
         steer::{
             self,
             Criteria,
@@ -373,7 +377,7 @@ fn the_port_takes_addresses_and_an_mtu() {
     host.call::<ModifyNicVportContext>(|input| port::set_mtu(input, 1400))
         .unwrap();
     let mut input = ModifyNicVportContextIn::new();
-    port::set_stations(&mut input, 2);
+    port::set_list(&mut input, AllowedListType::UC, 2);
     let list = [port::address(OWN), port::address([2, 0, 0, 0, 0, 9])];
     host.execute::<ModifyNicVportContext>(&input, list.as_bytes(), 0)
         .unwrap();
@@ -383,4 +387,27 @@ fn the_port_takes_addresses_and_an_mtu() {
         .execute::<QueryNicVportContext>(&Layout::new(), &[], 64)
         .unwrap();
     assert_eq!(tail[..16], *list.as_bytes());
+
+    // And groups, of which single stations are none.
+    for (address, is_group) in [([1, 0, 0x5e, 0, 0, 1], true), (OWN, false)] {
+        let mut input = ModifyNicVportContextIn::new();
+        port::set_list(&mut input, AllowedListType::MC, 1);
+        let list = [port::address(address)];
+        let done = host.execute::<ModifyNicVportContext>(&input, list.as_bytes(), 0);
+        assert_eq!(done.is_ok(), is_group);
+    }
+    let modes = Modes {
+        all: false,
+        groups: true,
+    };
+    host.call::<ModifyNicVportContext>(|input| port::set_modes(input, modes))
+        .unwrap();
+    let context = host
+        .call::<QueryNicVportContext>(|input| {
+            input.set_allowed_list_type(AllowedListType::MC);
+        })
+        .unwrap();
+    let context = context.nic_vport_context();
+    assert_eq!(context.allowed_list_size(), 1);
+    assert!(context.promisc_mc() && !context.promisc_all() && !context.promisc_uc());
 }

@@ -9,39 +9,74 @@ use kernel::{
 };
 use prm::{
     cq::CreateCq,
-    eq::CreateEq,
+    eq::{
+        CreateEq,
+        Eqe, //
+    },
     pd::AllocPd, //
 };
+use vdpa::RateLimit;
 
 use super::{
     room_for,
     Channel,
     Maker, //
 };
-use crate::hca::{
-    batch::{
-        Batch,
-        Replies, //
+use crate::{
+    hca::{
+        batch::{
+            Batch,
+            Replies, //
+        },
+        command::Failure,
+        eq::{
+            Eq,
+            Sink, //
+        },
+        events::{
+            Listener,
+            Listeners,
+            Listening,
+            Subject, //
+        },
+        firmware::Firmware,
+        interrupts::Line,
+        object::{
+            end_all,
+            Object, //
+        }, //
     },
-    command::Failure,
-    eq::Eq,
-    events::{
-        Listener,
-        Listeners,
-        Listening,
-        Subject, //
-    },
-    firmware::Firmware,
-    interrupts::Line,
-    object::{
-        end_all,
-        Object, //
-    }, //
+    show::Show, //
 };
 
 /// The logarithm of the entries of an event queue for completions: each completion queue has one at
 /// most, until it is armed again, and there are no more than 64.
 const LOG_COMPLETIONS: u8 = 7;
+
+/// Who is told of completions that interrupt by one vector.
+struct Completions {
+    listeners: Arc<Listeners>,
+    firmware: Arc<Firmware>,
+    warnings: RateLimit,
+}
+
+impl Sink for Completions {
+    fn event(&self, entry: &Eqe) {
+        // Who it was for is not told, and does not ask for another one.
+        if !self.listeners.tell(entry) && self.warnings.allow() {
+            let subject = Subject::of(entry);
+            dev_warn!(
+                self.firmware.log(),
+                "an event is for nobody: {:?}\n",
+                subject
+            );
+        }
+    }
+
+    fn look(&self) {
+        self.listeners.look();
+    }
+}
 
 /// The event queue of a vector, for completions.
 pub(crate) struct CompletionEq {
@@ -52,11 +87,17 @@ pub(crate) struct CompletionEq {
 impl CompletionEq {
     /// Makes one that interrupts by `line`.
     fn new(firmware: &Arc<Firmware>, uar: u32, line: &Arc<Line>) -> Result<Arc<Self>, Failure> {
-        let listeners = Listeners::new().map_err(Failure::not_sent::<CreateEq>)?;
+        let not_made = |error| Failure::not_sent::<CreateEq>(error);
+        let listeners = Listeners::new().map_err(not_made)?;
+        let sink = Completions {
+            listeners: listeners.clone(),
+            firmware: firmware.clone(),
+            warnings: RateLimit::new(),
+        };
+        let sink = Arc::new(sink, GFP_KERNEL).map_err(|error| not_made(error.into()))?;
         // Completions are in no mask: a completion queue names its event queue.
-        let eq = Eq::new(firmware, uar, line, LOG_COMPLETIONS, 0, listeners.clone())?;
-        Arc::new(Self { eq, listeners }, GFP_KERNEL)
-            .map_err(|error| Failure::not_sent::<CreateEq>(error.into()))
+        let eq = Eq::new(firmware, uar, line, LOG_COMPLETIONS, 0, sink)?;
+        Arc::new(Self { eq, listeners }, GFP_KERNEL).map_err(|error| not_made(error.into()))
     }
 
     /// Its number: `c_eqn` of completion queues.
@@ -69,10 +110,20 @@ impl CompletionEq {
         self.eq.line()
     }
 
+    /// Passes on the events there are.
+    pub(super) fn take(&self) {
+        self.eq.events().take();
+    }
+
     /// Tells `listener` of completions of queue `cqn`, whenever that was armed, until the value that
     /// is returned is dropped.
     pub(super) fn listen(&self, cqn: u32, listener: Arc<dyn Listener>) -> Result<Listening> {
         Listeners::add(&self.listeners, Subject::Completions(cqn), listener)
+    }
+
+    /// Whether no channel interrupts by it.
+    fn is_idle(&self) -> bool {
+        self.listeners.is_empty()
     }
 }
 
@@ -84,16 +135,19 @@ pub(crate) struct Pool {
     pd: Option<Object>,
     firmware: Arc<Firmware>,
     listeners: Arc<Listeners>,
+    most_eqs: usize,
     uar: u32,
     uid: u16,
 }
 
 impl Pool {
     /// Nothing yet. Channels will be made on behalf of user context `uid`, and armed by the page of
-    /// doorbells `uar`; `listeners` are those who hear of errors.
+    /// doorbells `uar`; `listeners` are those who hear of errors. There can be no more than
+    /// `most_eqs` event queues.
     pub(crate) fn new(
         firmware: &Arc<Firmware>,
         listeners: &Arc<Listeners>,
+        most_eqs: usize,
         uar: u32,
         uid: u16,
     ) -> Self {
@@ -103,6 +157,7 @@ impl Pool {
             pd: None,
             firmware: firmware.clone(),
             listeners: listeners.clone(),
+            most_eqs,
             uar,
             uid,
         }
@@ -112,37 +167,70 @@ impl Pool {
         Batch::new(&self.firmware, self.uid)
     }
 
-    /// A channel for each of `lines`, by which they interrupt: those that are there, and others.
+    /// A channel for each of `lines`, by which they interrupt: those that are there, and others. If
+    /// there can be no event queue for a line, its channel interrupts by another one.
     ///
     /// # Errors
     ///
     /// The [`Failure`] of a command.
     pub(crate) fn take(&mut self, lines: &[Arc<Line>]) -> Result<KVec<Channel>, Failure> {
+        // What failed while nobody had it is of no use to anybody.
+        self.spare.retain(|channel| channel.broken().is_none());
+        let had_pd = self.pd.is_some();
+        let taken = self.find_or_make(lines);
+        if taken.is_err() {
+            // It may be for what was made now that nothing could be made of it: not kept, then.
+            self.eqs.retain(|eq| !eq.is_idle());
+            if !had_pd {
+                drop(self.pd.take());
+            }
+        }
+        taken
+    }
+
+    fn find_or_make(&mut self, lines: &[Arc<Line>]) -> Result<KVec<Channel>, Failure> {
         let mut found = room_for::<CreateCq, _>(lines.len())?;
-        let mut eqs = room_for::<CreateCq, _>(lines.len())?;
+        let mut channels = room_for::<CreateCq, _>(lines.len())?;
         for line in lines {
             let is_it = |channel: &Channel| Arc::ptr_eq(channel.line(), line);
             let at = self.spare.iter().position(is_it);
-            let channel = at.and_then(|at| self.spare.remove(at).ok());
-            if channel.is_none() {
-                // There is room for all.
-                let _ = eqs.push_within_capacity(self.completion_eq(line)?);
-            }
-            let _ = found.push_within_capacity(channel);
+            // There is room for all.
+            let _ = found.push_within_capacity(at.and_then(|at| self.spare.remove(at).ok()));
         }
-        let mut made = match eqs.is_empty() {
-            true => KVec::new(),
-            false => self.make(eqs)?,
-        }
-        .into_iter();
-        let mut channels = room_for::<CreateCq, _>(lines.len())?;
+        let wanting = lines.iter().zip(found.iter());
+        let wanting = wanting.filter(|(_, channel)| channel.is_none());
+        let made = self.make_for(lines, wanting.map(|(line, _)| line));
+        let (mut made, failed) = match made {
+            Ok(made) => (made.into_iter(), Ok(())),
+            Err(failure) => (KVec::new().into_iter(), Err(failure)),
+        };
         for channel in found
             .into_iter()
             .filter_map(|one| one.or_else(|| made.next()))
         {
-            let _ = channels.push_within_capacity(channel);
+            match &failed {
+                Ok(()) => _ = channels.push_within_capacity(channel),
+                Err(_) => self.put_back(channel),
+            }
         }
-        Ok(channels)
+        failed.map(|()| channels)
+    }
+
+    /// Makes a channel for each of `wanting`. What interrupts by any of `lines` is left alone.
+    fn make_for<'a>(
+        &mut self,
+        lines: &[Arc<Line>],
+        wanting: impl Iterator<Item = &'a Arc<Line>>,
+    ) -> Result<KVec<Channel>, Failure> {
+        let mut eqs = room_for::<CreateCq, _>(lines.len())?;
+        for line in wanting {
+            // There is room for all.
+            let _ = eqs.push_within_capacity(self.completion_eq(line, lines)?);
+        }
+        match eqs.is_empty() {
+            true => Ok(KVec::new()),
+            false => self.make(eqs),
+        }
     }
 
     fn make(&mut self, eqs: KVec<Arc<CompletionEq>>) -> Result<KVec<Channel>, Failure> {
@@ -164,8 +252,13 @@ impl Pool {
         maker.make(|| self.batch(), eqs, device)
     }
 
-    /// The event queue for completions that interrupts by `line`, made when it is first asked for.
-    fn completion_eq(&mut self, line: &Arc<Line>) -> Result<Arc<CompletionEq>, Failure> {
+    /// The event queue for completions that interrupts by `line`, made when it is first asked for; or
+    /// another one, if there can be no more. Those of `lines` are needed.
+    fn completion_eq(
+        &mut self,
+        line: &Arc<Line>,
+        lines: &[Arc<Line>],
+    ) -> Result<Arc<CompletionEq>, Failure> {
         let is_it = |eq: &&Arc<CompletionEq>| Arc::ptr_eq(eq.line(), line);
         if let Some(eq) = self.eqs.iter().find(is_it) {
             return Ok(eq.clone());
@@ -173,10 +266,40 @@ impl Pool {
         self.eqs
             .reserve(1, GFP_KERNEL)
             .map_err(|error| Failure::not_sent::<CreateEq>(error.into()))?;
-        let eq = CompletionEq::new(&self.firmware, self.uar, line)?;
-        // There is room now.
-        let _ = self.eqs.push_within_capacity(eq.clone());
-        Ok(eq)
+        if self.eqs.len() >= self.most_eqs {
+            self.trim(lines);
+        }
+        let mut made = CompletionEq::new(&self.firmware, self.uar, line);
+        if made.as_ref().is_err_and(Failure::is_for_want) && self.trim(lines) {
+            made = CompletionEq::new(&self.firmware, self.uar, line);
+        }
+        match (made, self.eqs.first()) {
+            (Ok(eq), _) => {
+                // There is room now.
+                let _ = self.eqs.push_within_capacity(eq.clone());
+                Ok(eq)
+            }
+            // All complete in it rather than not at all.
+            (Err(failure), Some(eq)) if failure.is_for_want() => {
+                dev_warn!(
+                    self.firmware.log(),
+                    "virtqueues share an event queue: {}\n",
+                    Show(&failure)
+                );
+                Ok(eq.clone())
+            }
+            (Err(failure), _) => Err(failure),
+        }
+    }
+
+    /// Takes away what is not in use, and not for one of `lines`: channels, and event queues that have
+    /// none. Returns whether there was an event queue less then.
+    fn trim(&mut self, lines: &[Arc<Line>]) -> bool {
+        let is_needed = |line: &Arc<Line>| lines.iter().any(|other| Arc::ptr_eq(other, line));
+        self.spare.retain(|channel| is_needed(channel.line()));
+        let before = self.eqs.len();
+        self.eqs.retain(|eq| !eq.is_idle() || is_needed(eq.line()));
+        self.eqs.len() < before
     }
 
     /// Keeps a channel that nobody needs any more. One that is broken, or for which there is no
@@ -196,17 +319,30 @@ impl Pool {
     /// The first [`Failure`]; what failed is in the log.
     pub(crate) fn end(&mut self) -> Result<(), Failure> {
         let mut batch = self.batch();
-        let mut rest = KVec::with_capacity(self.spare.len(), GFP_KERNEL)
-            .map_err(|error| Failure::not_sent::<CreateCq>(error.into()))?;
+        let mut result = Ok(());
+        let mut rest = KVec::new();
         for channel in core::mem::take(&mut self.spare) {
-            // There is room for all.
-            let _ = rest.push_within_capacity(channel.end_pairs(&mut batch)?);
+            if let Err(error) = rest.reserve(1, GFP_KERNEL) {
+                // By itself, and in its own order.
+                drop(channel);
+                result = result.and(Err(Failure::not_sent::<CreateCq>(error.into())));
+                continue;
+            }
+            let (completions, eq, ended) = channel.end_pairs(&mut batch);
+            result = result.and(ended);
+            // There is room now.
+            let _ = rest.push_within_capacity((completions, eq));
         }
-        let pairs = batch.run().and_then(Replies::rest);
-        let completions = end_all(rest.into_iter().map(|(completions, _eq)| completions));
+        result = result.and(batch.run().and_then(Replies::rest));
+        result = result.and(end_all(
+            rest.into_iter().map(|(completions, _eq)| completions),
+        ));
         // Those of the queue pairs and of event queues, which have no other users.
         drop(self.pd.take());
-        self.eqs.clear();
-        pairs.and(completions)
+        for eq in core::mem::take(&mut self.eqs) {
+            // Users of firmware that died may have it a little longer.
+            eq.eq.retire();
+        }
+        result
     }
 }

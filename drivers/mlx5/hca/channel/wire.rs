@@ -29,6 +29,10 @@ const LOG_MESSAGE: u8 = 30;
 /// To be tried again for ever where there is no entry to receive, and as often as can be otherwise.
 const RETRIES: u8 = 7;
 
+/// How long the firmware's pair is to wait where there is no entry to receive, before it tries again:
+/// 10 microseconds, the shortest time. 0 is the longest, 655 milliseconds.
+const RNR_TIMER: u8 = 1;
+
 /// How long to wait for an acknowledgement: 4.096 microseconds times 2 to this, 67 milliseconds.
 const LOG_TIMEOUT: u8 = 14;
 
@@ -81,6 +85,7 @@ pub(crate) fn receive(input: &mut Init2rtrQpIn, qpn: u32, other: u32) {
     context
         .set_mtu(MTU_256)
         .set_log_msg_max(LOG_MESSAGE)
+        .set_min_rnr_nak(RNR_TIMER)
         .set_remote_qpn(other);
     context.primary_address_path_mut().set_fl(true);
 }

@@ -68,10 +68,13 @@ impl Failure {
         )
     }
 
-    /// Returns whether it was refused for the state that something is in.
+    /// Returns whether it was refused for the state that something is in, or for there is no such
+    /// thing.
     pub(crate) fn is_for_state(&self) -> bool {
-        let status = Ok(Status::BAD_RES_STATE_ERR);
-        matches!(self.reason, Reason::Refused { status: found, .. } if found == status)
+        let Reason::Refused { status, .. } = self.reason else {
+            return false;
+        };
+        matches!(status, Ok(Status::BAD_RES_STATE_ERR | Status::BAD_RES_ERR))
     }
 
     /// Returns whether it was refused for want of something, whatever was asked for.
@@ -218,6 +221,22 @@ mod tests {
             (refused, false),
         ] {
             assert_eq!(reason.of(Opcode::NOP).is_in_doubt(), doubt, "{reason:?}");
+        }
+    }
+
+    #[test]
+    fn who_asks_for_what_is_not_there_is_wrong_about_it() {
+        for status in Status::ALL {
+            let reason = Reason::Refused {
+                status: Ok(*status),
+                syndrome: 0,
+            };
+            let expected = matches!(*status, Status::BAD_RES_ERR | Status::BAD_RES_STATE_ERR);
+            assert_eq!(
+                reason.of(Opcode::NOP).is_for_state(),
+                expected,
+                "{reason:?}"
+            );
         }
     }
 }

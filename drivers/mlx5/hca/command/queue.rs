@@ -3,10 +3,12 @@
 //! The command queue: has commands executed, as many at once as there are slots.
 //!
 //! Who has commands to execute puts them into free slots, rings for all of them at once, and waits.
-//! As soon as one is complete its outcome is taken and its slot filled again. Until there is an
-//! event queue for commands the entries are looked at again and again; from then on an interrupt
-//! says which are complete. Where none came for a while, both the event queue and the entries are
-//! looked at: an interrupt that is lost costs a second, once.
+//! As soon as one is complete its outcome is taken; where there are more commands than slots, these
+//! are filled again when half are complete. Until there is an event queue for commands the entries are
+//! looked at again and again; from then on an interrupt says which are complete. Most commands are
+//! short beside a sleep, so the entries are looked at for a moment before an interrupt is waited for.
+//! Where none came for a while, both the event queue and the entries are looked at: an interrupt that
+//! is lost costs a second, once.
 //!
 //! There is a bound on the time of every command. One that is not complete by then leaves its slot
 //! and its mailboxes behind: the firmware may write there yet. They are used again when it turns out
@@ -85,6 +87,10 @@ const PAGE: usize = 4096;
 
 /// How long it is slept between looks at entries.
 const STEP: Delta = Delta::from_micros(20);
+
+/// How long entries are looked at before an interrupt is waited for: no longer than it takes to sleep
+/// and to be woken.
+const MOMENT: Delta = Delta::from_micros(100);
 
 /// How long an interrupt is waited for before entries are looked at anyhow, in milliseconds.
 const LOOK_MS: u32 = 1000;
@@ -309,7 +315,12 @@ impl Queue {
             if flights.is_empty() {
                 return Ok(outcomes);
             }
-            self.wait(&flights);
+            // Slots are filled again some at a time, while the firmware is at the others.
+            let enough = match waiting.peek() {
+                Some(_) => flights.len().div_ceil(2),
+                None => 1,
+            };
+            self.wait(&flights, enough);
             self.land(requests, &mut flights, &mut outcomes);
         }
     }
@@ -477,14 +488,15 @@ impl Queue {
         drop(rest);
     }
 
-    /// Waits until one of the flights has ended, or has taken too long, or the firmware is dead.
-    fn wait(&self, flights: &[Flight]) {
+    /// Waits until so many of the flights have ended, or one has taken too long, or the firmware is
+    /// dead.
+    fn wait(&self, flights: &[Flight], enough: usize) {
         let mine = flights
             .iter()
             .fold(0, |mine, flight| mine | 1u32 << flight.slot);
         let is_over = || {
             let state = self.state.lock();
-            state.dead || state.slots.done() & mine != 0
+            state.dead || (state.slots.done() & mine).count_ones() as usize >= enough
         };
         let oldest = flights
             .iter()
@@ -495,6 +507,14 @@ impl Queue {
         let patience = left.min(LOOK_MS);
         let events = self.events.lock().clone();
         if let Some(events) = events {
+            let start = Instant::<Monotonic>::now();
+            while start.elapsed() < MOMENT {
+                self.look(mine);
+                if is_over() {
+                    return;
+                }
+                core::hint::spin_loop();
+            }
             if self.changed.wait(patience, is_over) {
                 return;
             }

@@ -81,6 +81,10 @@ const LOOKS: u32 = 120;
 const DISABLING: Delta = Delta::from_millis(500);
 const STEP: Delta = Delta::from_millis(1);
 
+/// How long firmware that is well is waited for while it is started anew, by who needs it. It takes a
+/// second or two.
+const ANEW: Delta = Delta::from_millis(10_000);
+
 /// What the thread looks after.
 #[pin_data]
 pub(super) struct Life {
@@ -102,6 +106,10 @@ pub(super) struct Life {
     timeout_ms: u32,
     /// Whether somebody wants the firmware taken down and brought up again.
     wanted_anew: Atomic<bool>,
+    /// Whether firmware that is well is being started anew.
+    is_anew: Atomic<bool>,
+    /// How often in a row that was done since anything was made in it.
+    anew: Atomic<u32>,
     /// Whether firmware that died is left alone.
     held: Atomic<bool>,
     /// Whether all of it ends, or is about to pause.
@@ -174,6 +182,8 @@ impl Life {
                 tally,
                 timeout_ms,
                 wanted_anew: Atomic::new(false),
+                is_anew: Atomic::new(false),
+                anew: Atomic::new(0),
                 held: Atomic::new(false),
                 leaving: Atomic::new(false),
                 handle: SetOnce::new(),
@@ -263,6 +273,45 @@ impl Life {
         let was_wanted = self.wanted_anew.xchg(true, Relaxed);
         self.wake();
         was_wanted
+    }
+
+    /// Firmware that is well is about to be taken down, to be brought up again at once.
+    pub(super) fn begin_anew(&self) {
+        self.is_anew.store(true, Relaxed);
+    }
+
+    /// Returns whether firmware that is well is being started anew.
+    pub(super) fn is_anew(&self) -> bool {
+        self.is_anew.load(Relaxed) && !self.held.load(Relaxed)
+    }
+
+    /// Waits until it is not any more, but not for long.
+    pub(super) fn wait_anew(&self) {
+        // Who waits finds out by himself what came of it.
+        let _ = read_poll_timeout(|| Ok(self.is_anew()), |is_anew| !*is_anew, STEP, ANEW);
+    }
+
+    /// Counts that it is started anew for what is left in it. Returns whether that is worth while: it
+    /// is not where something is left each time before anything was made.
+    pub(super) fn count_anew(&self) -> bool {
+        let count = self.anew.load(Relaxed);
+        if count > ATTEMPTS {
+            return false;
+        }
+        self.anew.store(count + 1, Relaxed);
+        if count == ATTEMPTS {
+            let device: &Device = &self.device;
+            dev_err!(
+                device,
+                "something is left in the firmware each time that it is started anew\n"
+            );
+        }
+        count < ATTEMPTS
+    }
+
+    /// Something was made in it, and it works.
+    pub(super) fn has_served(&self) {
+        self.anew.store(0, Relaxed);
     }
 
     /// Firmware that died is left alone.
@@ -400,8 +449,12 @@ impl Life {
                     // A command found nobody, even if somebody answers again by now.
                     verdict = Verdict::Dead(Death::Gone);
                 }
-                let is_dead = self.judge(verdict);
                 let wanted_anew = self.wanted_anew.xchg(false, Relaxed);
+                if wanted_anew && matches!(verdict, Verdict::Dead(Death::TakenAway)) {
+                    // Who wanted that disabled the function, and said why.
+                    verdict = Verdict::Well;
+                }
+                let is_dead = self.judge(verdict);
                 if !is_dead && !wanted_anew {
                     return None;
                 }
@@ -460,6 +513,9 @@ impl Life {
         let mut seen = self.seen.lock();
         seen.stage = stage;
         let Some(running) = running else {
+            if stage != Stage::Waiting {
+                self.is_anew.store(false, Relaxed);
+            }
             return;
         };
         let era = running.era();
@@ -468,6 +524,7 @@ impl Life {
         seen.board = running.board();
         drop(seen);
         drop(none);
+        self.is_anew.store(false, Relaxed);
         self.clients.each(|client| client.lives(era));
     }
 

@@ -29,6 +29,17 @@ pub(crate) struct Run {
 }
 
 impl Run {
+    /// No bytes at all.
+    pub(crate) const NONE: Self = Self {
+        iova: 0,
+        size: 0,
+        bus: 0,
+        rights: Rights {
+            read: false,
+            write: false,
+        },
+    };
+
     /// The IO virtual address behind the last byte.
     pub(crate) fn end(&self) -> u64 {
         self.iova + self.size
@@ -92,5 +103,16 @@ impl<'a> Runs<'a> {
     /// The runs.
     pub(crate) fn get(&self) -> &'a [Run] {
         self.0
+    }
+
+    /// How many of the bytes of `run` are among them, and lead where that says.
+    pub(crate) fn of(&self, run: &Run) -> u64 {
+        let first = self.0.partition_point(|other| other.end() <= run.iova);
+        let those = self.0.iter().skip(first);
+        those
+            .take_while(|other| other.iova < run.end())
+            .filter(|other| other.agrees(run))
+            .map(|other| other.end().min(run.end()) - other.iova.max(run.iova))
+            .sum()
     }
 }

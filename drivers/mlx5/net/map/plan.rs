@@ -14,7 +14,8 @@
 //! A piece leads to what it was made for and cannot be changed; but of what it leads to, the root
 //! may name less (the `x` of the drawing). So a map that changes needs a new root, and new pieces
 //! for what was not there before. A piece of which less than half is left is made anew: it holds
-//! pages that nobody may use any more.
+//! pages that nobody may use any more. It holds the runs that it was made of as a whole, even where
+//! it leads to a part of them only, so what counts is how much is left of those as well.
 //!
 //! Pieces end at multiples of 1 GiB at the latest, so that what changes in one place leaves the rest
 //! alone, and so that the length of a part fits into its entry. They are of pages as large as the
@@ -33,6 +34,35 @@ pub(crate) struct Piece {
     pub(crate) size: u64,
     /// How many of those are in use: 0 if it can go.
     pub(crate) used: u64,
+    /// What it holds beside those: of the first run that it was made of what is before, and of the
+    /// last one what is behind. Empty where they begin and end together.
+    pub(crate) beside: [Run; 2],
+}
+
+impl Piece {
+    /// The number of bytes that it holds.
+    fn held(&self) -> u64 {
+        self.beside
+            .iter()
+            .fold(self.size, |sum, run| sum.saturating_add(run.size))
+    }
+
+    /// Whether it may stay where `wanted` is: of what it was made for, and of what it holds, at least
+    /// half is wanted.
+    fn can_stay(&self, wanted: Runs<'_>) -> bool {
+        if self.used < self.size.div_ceil(2) {
+            return false;
+        }
+        let enough = self.held().div_ceil(2);
+        let mut left = self.used;
+        for run in &self.beside {
+            if left >= enough {
+                break;
+            }
+            left = left.saturating_add(wanted.of(run));
+        }
+        left >= enough
+    }
 }
 
 /// What is reached through a piece.
@@ -61,6 +91,25 @@ pub(crate) struct NewPiece {
     pub(crate) log_page: u32,
     /// The number of its pages.
     pub(crate) entries: u64,
+}
+
+impl NewPiece {
+    /// What it is once it is made, where it was planned for `wanted`.
+    pub(crate) fn made(&self, wanted: Runs<'_>) -> Piece {
+        let runs = wanted.get();
+        let last = self.first.saturating_add(self.count).saturating_sub(1);
+        let end = self.iova.saturating_add(self.size);
+        let beside = [
+            runs.get(self.first)
+                .map(|run| run.part(run.iova, self.iova)),
+            runs.get(last).map(|run| run.part(end, run.end())),
+        ];
+        Piece {
+            size: self.size,
+            used: self.size,
+            beside: beside.map(|run| run.unwrap_or(Run::NONE)),
+        }
+    }
 }
 
 /// An entry of the root.
@@ -111,7 +160,8 @@ pub(crate) trait Plan {
 /// order of address.
 ///
 /// What is used of a piece is written to it, whether or not the plan is carried out. It takes time
-/// in proportion to the parts and the runs.
+/// in proportion to the parts and the runs, and where pieces hold more than they lead to, to those
+/// and the runs in a window.
 ///
 /// # Errors
 ///
@@ -133,7 +183,7 @@ pub(crate) fn plan<P: Plan>(
         Ok(())
     })?;
     for piece in &mut *pieces {
-        if piece.used < piece.size.div_ceil(2) {
+        if !piece.can_stay(wanted) {
             piece.used = 0;
         }
     }
