@@ -23,3 +23,4 @@ cp "$target/x86_64-unknown-linux-gnu/release/guest-tool" "$output/"
 selftests/guest/initramfs.sh "$release" "$output/guest-tool" "$output/initramfs.cpio"
 selftests/peers/vdpa_sim.sh
 selftests/peers/mlx5.sh
+selftests/peers/kvm.sh

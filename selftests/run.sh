@@ -5,9 +5,8 @@
 # virtual machine (or on any machine with the modules loaded): KTAP, one
 # subtest list a suite, and a last line "# totals: pass:P fail:F skip:S".
 # Suites: vhost-vdpa, vdpa_cli, guests; and where the functions of mlx5-model
-# are, those in mlx5/ instead: mlx5-probe, mlx5-c_vdpa, mlx5-c_vhost,
-# mlx5-uplink, mlx5-faults, mlx5-rust_hca,
-# mlx5-rust_function, mlx5-rust_vdpa, mlx5-rust_commands, mlx5-rust_vhost, mlx5-rust_maps, mlx5-rust_events, mlx5-rust_behaviours.  The exit status is a kselftest's.
+# are, those in mlx5/ instead, with mlx5- before their names.  The exit status is
+# a kselftest's.
 
 cd "$(dirname "$0")" || exit 1
 mgmtdev=rust_vdpa_net
@@ -17,7 +16,9 @@ if [ "$1" = --mgmtdev ]; then
 fi
 suites=(vhost-vdpa vdpa_cli guests)
 if [ -e /dev/virtio-ports/mlx5-model ]; then
-	suites=(mlx5-rust_hca mlx5-rust_function mlx5-rust_vdpa mlx5-rust_commands mlx5-rust_vhost mlx5-rust_maps mlx5-rust_faults mlx5-rust_events mlx5-probe mlx5-rust_behaviours mlx5-c_vdpa mlx5-c_vhost mlx5-uplink mlx5-faults)
+	suites=(mlx5-rust_hca mlx5-rust_function mlx5-rust_vdpa mlx5-rust_commands mlx5-rust_vhost
+		mlx5-rust_maps mlx5-rust_faults mlx5-rust_events mlx5-probe mlx5-rust_behaviours
+		mlx5-c_vdpa mlx5-c_vhost mlx5-faults)
 fi
 [ $# -gt 0 ] && suites=("$@")
 

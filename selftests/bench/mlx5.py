@@ -21,14 +21,18 @@ import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 TOP = os.path.join(HERE, "..", "..")
-sys.path[:0] = [os.path.join(HERE, "..", "lib"), os.path.join(HERE, "..", "mlx5")]
+sys.path[:0] = [os.path.join(HERE, "..", "lib"), os.path.join(HERE, "..", "mlx5"),
+                os.path.join(HERE, "..", "guest")]
 
 # pylint: disable=wrong-import-position
 import iperf
+import joined
 import mlx5
 import netlink
 import pairs
+import qemu
 import rust_mlx5
+import traffic
 import vdpa
 from drive import BASE, RAM, memory, opened
 from vhost import HUGE
@@ -43,6 +47,11 @@ GIB = 1 << 30
 SIZES = (1, 16, 64)
 
 MRG_RXBUF = 1 << 15
+
+# Guests that migrate: what both drivers offer them. They are stopped when the
+# rest of their memory takes so many milliseconds.
+CARD = f"{joined.MODERN},{qemu.SHADOWED},guest_tso4=off,guest_tso6=off,guest_ecn=off"
+DOWNTIME_LIMIT = 50
 
 # Units of which less is better; of others more is.
 COSTS = ("ms", "commands", "ns", "bytes")
@@ -247,7 +256,29 @@ def kicks(family, function, times):
             del word, ring
 
 
-def traffic(model, bound, names, attributes, seconds):
+def migrations(model, bound, names, number):
+    """A guest moves from one function to another and back, while it is pinged:
+    the downtime of each move as QEMU has it, and the longest time without an
+    answer, in milliseconds.
+    """
+    with joined.joined(model, bound, "new2", *names) as (port, *devices):
+        with contextlib.ExitStack() as stack:
+            guest = stack.enter_context(qemu.Guest(devices[0], card=CARD))
+            guest.wait_boot()
+            traffic.prepare(guest)
+            for _ in range(number):
+                devices.reverse()
+                target = qemu.Guest(devices[0], card=CARD, incoming=True)
+                stack.enter_context(target)
+                with traffic.Pings(port, interval=0.01) as pings:
+                    account = qemu.migrate(guest, target, limit=DOWNTIME_LIMIT)
+                    pings.finish()
+                    yield account["downtime"], pings.silence() * 1e3
+                guest.__exit__()
+                guest = target
+
+
+def streams(model, bound, names, attributes, seconds):
     """From one function to another, under virtio_vdpa: frames and bits a second."""
     with pairs.pair(model, bound, *names, **attributes) as (here, there):
         end = iperf.measure(*here.towards(there), "-u", "-b", "0", "-l", "64",
@@ -269,8 +300,9 @@ def sizes(report):
 class Mode:
     """One mode of virtqueues, which both drivers are measured in."""
 
-    def __init__(self, family, model, mode, report, options):
+    def __init__(self, family, model, mode, report, options, ram):
         self.family = family
+        self.ram = ram
         self.model = model
         self.mode = mode
         self.names = MODES[mode]
@@ -323,9 +355,9 @@ class Mode:
                 self._report(steps, prefix)
         if self.report.wants(f"{self.mode}/map"):
             steps = self._steps()
-            with memory(GIB, GIB) as ram, memory(HUGE) as more:
+            with memory(HUGE) as more:
                 for driver in self._rounds():
-                    maps(self.family, steps[driver], ram, more)
+                    maps(self.family, steps[driver], self.ram, more)
             self._report(steps, f"{self.mode}/map")
         if self.report.wants(f"{self.mode}/kick"):
             times = {driver: {} for driver in self.bounds}
@@ -334,6 +366,13 @@ class Mode:
             for driver, one in times.items():
                 for kind, best in one.items():
                     self.report.add(driver, f"{self.mode}/kick/{kind}/ns", best)
+        if self.report.wants(f"{self.mode}/migration"):
+            for driver, bound in self.bounds.items():
+                moves = migrations(self.model, bound, self.names, 2 * self.options.rounds)
+                downtime, silence = map(statistics.median, zip(*moves))
+                prefix = f"{self.mode}/migration"
+                self.report.add(driver, f"{prefix}/downtime/ms", downtime)
+                self.report.add(driver, f"{prefix}/longest-silence/ms", silence)
         if self.report.wants(f"{self.mode}/traffic"):
             self._traffic()
         self.report.flush()
@@ -350,7 +389,7 @@ class Mode:
         for _ in range(self.options.rounds):
             for driver, suffix, attributes in kinds:
                 rates.setdefault((driver, suffix), []).append(
-                    traffic(self.model, self.bounds[driver], self.names, attributes,
+                    streams(self.model, self.bounds[driver], self.names, attributes,
                             self.options.seconds))
         for (driver, suffix), values in rates.items():
             frames, bits = map(statistics.median, zip(*values))
@@ -364,7 +403,7 @@ def main():
     parser.add_argument("--seconds", type=int, default=3, help="of each measurement of traffic")
     parser.add_argument("--rounds", type=int, default=5, help="measurements of a row")
     parser.add_argument("--output", default=os.path.join(TOP, "build", "bench", "mlx5.jsonl"))
-    kinds = [f"{count}-pair" for count in PAIRS] + ["map", "kick", "traffic", "bind"]
+    kinds = [f"{count}-pair" for count in PAIRS] + ["map", "kick", "migration", "traffic", "bind"]
     parser.add_argument("--only", nargs="*", default=[],
                         help=f"only this: module, msix, qp, or of these: {', '.join(kinds)}")
     options = parser.parse_args()
@@ -375,10 +414,13 @@ def main():
     report = Report(options.output, options.only)
     if report.wants("module"):
         sizes(report)
-    with mlx5.Model() as model, netlink.Vdpa() as family:
+    with mlx5.Model() as model, netlink.Vdpa() as family, contextlib.ExitStack() as stack:
+        # At once: later there is no piece of memory as large.
+        wants_maps = any(report.wants(f"{mode}/map") for mode in MODES)
+        ram = stack.enter_context(memory(GIB, GIB)) if wants_maps else None
         for mode in MODES:
             if any(report.wants(f"{mode}/{kind}") for kind in kinds):
-                Mode(family, model, mode, report, options).run()
+                Mode(family, model, mode, report, options, ram).run()
     print(f"  below 1: {', '.join(report.worse) or 'none'}")
 
 

@@ -42,14 +42,10 @@ def offered(mgmtdev):
     return []
 
 
-def report(lines):
-    """Prints what traffic.both_ways found."""
-    for name, text in lines:
-        ktap.say(f"{name}: {text}")
-
-
-def serve(port, dev, wanted=(), unwanted=(), pings=100, megabytes=2, **options):
-    """Boots a guest, checks its features, and lets traffic go both ways."""
+def serve(port, dev, *more, wanted=(), unwanted=(), **options):
+    """Boots a guest, checks its features, does what each of `more` does with it and
+    the port, and lets traffic go both ways.
+    """
     with qemu.Guest(dev, **options) as guest:
         guest.wait_boot()
         features = guest.features()
@@ -58,24 +54,71 @@ def serve(port, dev, wanted=(), unwanted=(), pings=100, megabytes=2, **options):
             assert bit in features, f"feature {bit} was not negotiated"
         for bit in unwanted:
             assert bit not in features, f"feature {bit} was negotiated"
+        # What one guest changed, the next one does not find.
         mac = guest.get("cat /sys/class/net/eth0/address")
         assert mac == MAC, mac
+        forget(port)
         traffic.prepare(guest)
-        report(traffic.both_ways(guest, port, pings, megabytes))
+        for step in more:
+            step(guest, port)
+        joined.report(traffic.both_ways(guest, port))
+
+
+def stop_and_continue(guest, port):
+    """stop and cont while traffic goes."""
+    outages = joined.stop_and_continue(guest, port)
+    # Nobody answers for a guest that is stopped; TCP asks again.
+    assert outages <= 5, f"pings lost in {outages} places"
+
+
+def forget(port):
+    """Has the host ask anew whose the guest's address is."""
+    port.namespace.run("ip", "neigh", "flush", "all")
+
+
+def change_mac(guest, port):
+    """Gives the guest another MAC address."""
+    other = "52:54:00:77:00:99"
+    guest.run(f"ip link set eth0 address {other}")
+    assert guest.get("cat /sys/class/net/eth0/address") == other
+    forget(port)
+
+
+def rebind(guest, _port):
+    """Has the guest's driver leave the card and take it again."""
+    for _ in range(3):
+        guest.run(
+            "set -e; dev=$(basename $(readlink /sys/class/net/eth0/device));"
+            "echo $dev >/sys/bus/virtio/drivers/virtio_net/unbind;"
+            "echo $dev >/sys/bus/virtio/drivers/virtio_net/bind")
+        guest.configure(f"{traffic.GUEST}/{traffic.PREFIX}")
+        sent, received = traffic.guest_ping(guest, 20)
+        assert sent == received == 20, f"{received} of {sent}"
+
+
+# Without the control command a legacy driver writes an address to the configuration
+# space, byte by byte.
+KINDS = {
+    "legacy": ("disable-modern=on,ctrl_mac_addr=off", False, (stop_and_continue, change_mac)),
+    "transitional": ("disable-legacy=off,disable-modern=off", True, (rebind,)),
+    "modern": ("disable-legacy=on", True, (stop_and_continue, change_mac)),
+    "legacy again": ("disable-modern=on", False, ()),
+}
 
 
 @suite.test(timeout=600)
 def kinds(mgmtdev):
-    """Legacy, transitional and modern guests in turn on one device."""
+    """Legacy, transitional and modern guests in turn on one device, and what they do.
+
+    They are stopped and go on under traffic, change their MAC address, let go of the
+    card and take it again.
+    """
     with traffic.HostPort(mgmtdev) as port, device(mgmtdev) as dev:
-        ktap.say("legacy")
-        serve(port, dev, card="disable-modern=on", unwanted=[VERSION_1])
-        ktap.say("transitional")
-        serve(port, dev, card="disable-legacy=off,disable-modern=off", wanted=[VERSION_1])
-        ktap.say("modern")
-        serve(port, dev, card="disable-legacy=on", wanted=[VERSION_1])
-        ktap.say("legacy again")
-        serve(port, dev, card="disable-modern=on", unwanted=[VERSION_1])
+        for name, (card, modern, more) in KINDS.items():
+            ktap.say(name)
+            bits = [VERSION_1]
+            serve(port, dev, *more, card=card, wanted=bits if modern else (),
+                  unwanted=() if modern else bits)
 
 
 @suite.test(timeout=300)
@@ -101,7 +144,7 @@ def multiqueue(mgmtdev):
             queues = guest.get("ls /sys/class/net/eth0/queues").split()
             assert sorted(queues) == ["rx-0", "rx-1", "tx-0", "tx-1"], queues
             traffic.prepare(guest)
-            report(traffic.both_ways(guest, port))
+            joined.report(traffic.both_ways(guest, port))
             # The driver gives each processor a transmit queue of its own.
             for cpu in (1, 2):
                 ktap.say(guest.get(
@@ -120,57 +163,6 @@ def shadow(mgmtdev):
     with traffic.HostPort(mgmtdev) as port, device(mgmtdev) as dev:
         card = f"disable-legacy=on,{qemu.SHADOWED}"
         serve(port, dev, card=card, backend="x-svq=on", wanted=[VERSION_1])
-
-
-@suite.test(timeout=300)
-def mac_change(mgmtdev):
-    """Guests, legacy and modern, change their MAC address."""
-    other = "52:54:00:77:00:99"
-    with traffic.HostPort(mgmtdev) as port, device(mgmtdev) as dev:
-        # Without the control command a legacy driver writes the address to
-        # the configuration space, byte by byte.
-        for card in ("disable-modern=on,ctrl_mac_addr=off", "disable-legacy=on"):
-            with qemu.Guest(dev, card=card) as guest:
-                guest.wait_boot()
-                # What one guest changed, the next one does not find.
-                assert guest.get("cat /sys/class/net/eth0/address") == MAC
-                guest.run(f"ip link set eth0 address {other}")
-                traffic.prepare(guest)
-                assert guest.get("cat /sys/class/net/eth0/address") == other
-                report(traffic.both_ways(guest, port))
-
-
-@suite.test(timeout=300)
-def reboot(mgmtdev):
-    """Driver unbound and bound again while the guest runs."""
-    with traffic.HostPort(mgmtdev) as port, device(mgmtdev) as dev:
-        with qemu.Guest(dev) as guest:
-            guest.wait_boot()
-            for _ in range(3):
-                guest.run(
-                    "set -e; dev=$(basename $(readlink /sys/class/net/eth0/device));"
-                    "echo $dev >/sys/bus/virtio/drivers/virtio_net/unbind;"
-                    "echo $dev >/sys/bus/virtio/drivers/virtio_net/bind")
-                guest.configure(f"{traffic.GUEST}/{traffic.PREFIX}")
-                sent, received = traffic.guest_ping(guest, 20)
-                assert sent == received == 20, f"{received} of {sent}"
-            traffic.serve(guest)
-            report(traffic.both_ways(guest, port))
-
-
-@suite.test(timeout=400)
-def stop_and_continue(mgmtdev):
-    """stop and cont while traffic goes, legacy and modern."""
-    with traffic.HostPort(mgmtdev) as port, device(mgmtdev) as dev:
-        for card in ("disable-modern=on", "disable-legacy=on"):
-            with qemu.Guest(dev, card=card) as guest:
-                guest.wait_boot()
-                traffic.prepare(guest)
-                line, (sent, received, outages) = traffic.through_stops(guest, port)
-                ktap.say(f"{card}: {line}; {received} of {sent} pings answered")
-                # Nobody answers for a guest that is stopped; TCP asks again.
-                assert outages <= 5, f"pings lost in {outages} places"
-                report(traffic.both_ways(guest, port))
 
 
 @suite.test(timeout=500)

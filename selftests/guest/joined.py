@@ -51,17 +51,17 @@ def report(lines):
         ktap.say(f"{name}: {text}")
 
 
-def serve(device, port, card, more=None):
-    """Boots a guest and lets traffic go both ways, and then what `more` does
-    with the guest.
+def serve(device, port, card, *more):
+    """Boots a guest, does what each of `more` does with it and the port, and lets
+    traffic go both ways.
     """
     with qemu.Guest(device, card=card) as guest:
         guest.wait_boot()
         assert (VERSION_1 in guest.features()) == (LEGACY not in card)
         traffic.prepare(guest)
+        for step in more:
+            step(guest, port)
         report(traffic.both_ways(guest, port))
-        if more:
-            more(guest)
 
 
 def streams(model, guest, port):
@@ -74,16 +74,23 @@ def streams(model, guest, port):
     )
 
 
-def stop_and_continue(name, device, port, card):
-    """stop and cont while traffic goes."""
-    with qemu.Guest(device, card=card) as guest:
-        guest.wait_boot()
-        traffic.prepare(guest)
-        # Some are lost: while the guest is stopped, and where it has no
-        # buffers in time. Each stop was followed by an answer.
-        line, (sent, received, _) = traffic.through_stops(guest, port)
-        ktap.say(f"{name}: {line}; {received} of {sent} pings answered")
-        report(traffic.both_ways(guest, port))
+def outside(guest, _port):
+    """Pings and TCP from the guest to the network namespace beside the host virtual
+    machine, by the uplink of the switch.
+    """
+    guest.run("ip address add 10.78.0.2/24 dev eth0")
+    report(traffic.outwards(guest, mlx5.UPLINK, ("guest", "uplink")))
+
+
+def stop_and_continue(guest, port):
+    """stop and cont while traffic goes.  Returns in how many places pings were lost.
+
+    Some are: while the guest is stopped, and where it has no buffers in time.  Each
+    stop is followed by an answer.
+    """
+    line, (sent, received, outages) = traffic.through_stops(guest, port)
+    ktap.say(f"stop and cont: {line}; {received} of {sent} pings answered")
+    return outages
 
 
 def live_migration(here, there, port, card):

@@ -156,10 +156,13 @@ def both_ways(guest, port, pings=100, megabytes=2, names=("guest", "host")):
 
 
 class Pings:
-    """Pings from the host that go on until they are told to end."""
+    """Pings from the host that go on until they are told to end, one every so
+    many seconds.
+    """
 
-    def __init__(self, port):
+    def __init__(self, port, interval=INTERVAL):
         self.port = port
+        self.interval = interval
         self.context = None
         self.ping = None
         self.reader = None
@@ -167,7 +170,8 @@ class Pings:
         self.answer = threading.Event()
 
     def __enter__(self):
-        self.context = self.port.namespace.background("ping", "-n", "-i", INTERVAL, "-O", GUEST)
+        self.context = self.port.namespace.background(
+            "ping", "-n", "-D", "-i", self.interval, "-O", GUEST)
         self.ping = self.context.__enter__()
         self.reader = threading.Thread(target=self._read)
         self.reader.start()
@@ -204,6 +208,11 @@ class Pings:
                            re.findall(r"bytes from .*icmp_seq=(\d+)", self.output)})
         outages = sum(after - before > 1 for before, after in zip(answered, answered[1:]))
         return sent, received, outages
+
+    def silence(self):
+        """The longest time without an answer, in seconds."""
+        times = [float(at) for at in re.findall(r"\[([\d.]+)\] \d+ bytes from", self.output)]
+        return max(after - before for before, after in zip(times, times[1:]))
 
 
 def through_stops(guest, port):

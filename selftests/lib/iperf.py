@@ -21,9 +21,9 @@ def measure(server, address, client, *words, seconds=3):
     return json.loads(output)["end"]
 
 
-def tcp(server, address, client, *words):
+def tcp(server, address, client, *words, seconds=1):
     """TCP; says how fast."""
-    end = measure(server, address, client, *words)
+    end = measure(server, address, client, *words, seconds=seconds)
     received = end["sum_received"]["bits_per_second"] / 1e6
     ktap.say(f"TCP {' '.join(words)}: {received:.0f} Mbit/s,"
              f" {end['sum_sent'].get('retransmits')} retransmits")
@@ -36,11 +36,11 @@ def udp(server, address, client, *words, dropped):
     for want of one; none may be lost in any other way.
     """
     before = dropped()
-    end = measure(server, address, client, "-u", "-b", "600K", *words)
+    end = measure(server, address, client, "-u", "-b", "600K", *words, seconds=2)
     total, without = end["sum"], dropped() - before
     ktap.say(f"UDP {' '.join(words)}: {total['packets']} packets,"
              f" {total['lost_packets']} lost, {without} without a buffer")
-    assert total["packets"] > 100, end
+    assert total["packets"] > 60, end
     assert total["lost_packets"] <= without, end
 
 

@@ -22,12 +22,13 @@ TRACE = os.path.join(CHECKOUT, "build", "log", "mlx5-trace.jsonl")
 PORT = "/dev/virtio-ports/mlx5-model"
 PCI = "/sys/bus/pci"
 
-# Where the testbed puts the first function (tools/testbed/model.sh).
+# Where the testbed puts the first function, and the last one: that is behind a
+# root port (tools/testbed/model.sh).
 FIRST_SLOT = 0x10
+LAST = "0000:01:00.0"
 
 # The server in the network namespace beside the virtual machine.
 UPLINK = "10.78.0.1"
-UPLINK_PORT = 5001
 
 
 class Refused(Exception):
@@ -178,11 +179,11 @@ class Model:
 class Function:
     """A function, as its entry in the configuration has it."""
 
-    def __init__(self, entry, slot):
+    def __init__(self, entry, address):
         self.name = entry["name"]
         self.profile = entry["profile"]
         self.mac = entry["mac"]
-        self.address = f"0000:00:{slot:02x}.0"
+        self.address = address
 
     def driver(self):
         """The PCI driver that has it, or None."""
@@ -204,6 +205,28 @@ class Function:
     def reset(self):
         """Function level reset; no driver may have it."""
         vdpa.write(f"{PCI}/devices/{self.address}/reset", "1")
+
+    @property
+    def port(self):
+        """The address of what it is connected to, if that is not the root itself."""
+        return os.path.basename(os.path.dirname(os.path.realpath(f"{PCI}/devices/{self.address}")))
+
+    @contextlib.contextmanager
+    def translated(self):
+        """In the context addresses that the function uses are not those of memory.
+        No driver may have it at the beginning and at the end.  Yields whether there
+        is an IOMMU for that.
+        """
+        kind = f"{PCI}/devices/{self.address}/iommu_group/type"
+        if not os.path.exists(kind):
+            yield False
+            return
+        before = vdpa.read(kind)
+        vdpa.write(kind, "DMA")
+        try:
+            yield True
+        finally:
+            vdpa.write(kind, before)
 
     @property
     def mgmtdev(self):
@@ -243,9 +266,10 @@ def functions():
     """Every function of the configuration, by name."""
     with open(CONFIG, "rb") as file:
         entries = tomllib.load(file)["function"]
+    addresses = [f"0000:00:{FIRST_SLOT + number:02x}.0" for number in range(len(entries) - 1)]
     return {
-        entry["name"]: Function(entry, FIRST_SLOT + number)
-        for number, entry in enumerate(entries)
+        entry["name"]: Function(entry, address)
+        for entry, address in zip(entries, (*addresses, LAST))
     }
 
 

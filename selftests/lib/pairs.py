@@ -57,17 +57,29 @@ class Port:
 
 
 @contextlib.contextmanager
-def pair(model, bound, first, second, expected=(), **attributes):
-    """Two ports that are joined by the switch, of functions that `bound` gives
-    to their driver; commands may be refused in it for `expected` reasons only.
+def ports(model, bound, names, expected=(), **attributes):
+    """Ports that are joined by the switch, of functions that `bound` gives to
+    their driver; commands may be refused in it for `expected` reasons only.
     """
     functions = mlx5.functions()
     with model.clean(expected), contextlib.ExitStack() as stack:
-        ports = []
-        for number, name in enumerate((first, second), 1):
+        made = []
+        for number, name in enumerate(names, 1):
             stack.enter_context(bound(functions[name]))
-            ports.append(stack.enter_context(Port(functions[name], number, **attributes)))
-        yield ports
+            made.append(stack.enter_context(Port(functions[name], number, **attributes)))
+        yield made
+
+
+def pair(model, bound, first, second, expected=(), **attributes):
+    """Two of them."""
+    return ports(model, bound, (first, second), expected, **attributes)
+
+
+def check_offloads(port):
+    """A driver leaves checksums and segments to the device."""
+    offloads = port.run("ethtool", "-k", port.netdev)
+    for name in ("tx-checksumming", "rx-checksumming", "tcp-segmentation-offload"):
+        assert f"{name}: on" in offloads, offloads
 
 
 def traffic(model, here, there):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """Guests in QEMU on vhost-vdpa: the machine, its monitor and its agent."""
 
+import contextlib
 import json
 import os
 import resource
@@ -116,6 +117,13 @@ class Monitor:
                     del self.events[: number + 1]
                     return event
             self._next(end)
+
+    def rest(self):
+        """The events that nobody waited for, when QEMU has ended: why it did is one."""
+        with contextlib.suppress(OSError):
+            while True:
+                self._next(time.monotonic() + 5)
+        return self.events
 
     def close(self):
         """Closes the connection."""
@@ -236,7 +244,7 @@ class Guest:
                 ktap.say(self.run(ACCOUNT, check=False, timeout=20)[1])
         # It may be what failed; then the log has to do.
         except (AssertionError, OSError, ValueError) as error:
-            ktap.say(f"{error!r}")
+            ktap.say(f"{error!r}; QEMU's last events: {self.monitor.rest()}")
 
     def kvm_error(self):
         """What QEMU said of an error in KVM itself.
@@ -306,8 +314,10 @@ class Guest:
         self.run(f"ip address add {address} dev eth0 && ip link set eth0 up")
 
 
-def migrate(source, target):
-    """Moves the guest from one QEMU to another; QEMU's account of it."""
+def migrate(source, target, limit=2000):
+    """Moves the guest from one QEMU to another; QEMU's account of it. It is
+    stopped when the rest of its memory takes `limit` milliseconds at most.
+    """
     for guest in (source, target):
         guest.monitor.command(
             "migrate-set-capabilities",
@@ -317,7 +327,7 @@ def migrate(source, target):
         )
     uri = f"unix:{target.folder}/migration"
     target.monitor.command("migrate-incoming", uri=uri)
-    source.monitor.command("migrate-set-parameters", **{"downtime-limit": 2000})
+    source.monitor.command("migrate-set-parameters", **{"downtime-limit": limit})
     source.monitor.command("migrate", uri=uri)
     while True:
         event = source.monitor.wait("MIGRATION", timeout=180)

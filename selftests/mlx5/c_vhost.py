@@ -4,6 +4,7 @@
 guests in QEMU, and traffic with a function that the host has.
 """
 
+import functools
 import os
 import sys
 
@@ -23,28 +24,23 @@ def join(model, host, *guests):
     return joined.joined(model, model.bound, host, *guests)
 
 
-@suite.test(timeout=300)
-def modern(model):
-    """Modern guests, with MSI-X and with QPs for events."""
-    for host, name in (("new1", "new0"), ("old1", "old0")):
-        with join(model, host, name) as (port, device):
-            joined.serve(device, port, joined.MODERN,
-                         lambda guest, port=port: joined.streams(model, guest, port))
+def serve(model, host, name, card):
+    """Traffic with a guest, also while it is stopped and goes on."""
+    with join(model, host, name) as (port, device):
+        joined.serve(device, port, card, functools.partial(joined.streams, model),
+                     joined.stop_and_continue)
 
 
-@suite.test(timeout=300)
-def doorbells(model):
-    """A guest whose kicks are stores to the doorbell page of the function."""
-    with join(model, "new1", "new0") as (port, device):
-        joined.serve(device, port, f"{joined.MODERN},page-per-vq=on")
+@suite.test(timeout=500)
+def msix(model):
+    """A guest with MSI-X that rings the doorbell of the function itself, stop and cont."""
+    serve(model, "new1", "new0", f"{joined.MODERN},page-per-vq=on")
 
 
-@suite.test(timeout=400)
-def stop_and_continue(model):
-    """stop and cont while traffic goes, with and without resume."""
-    for host, name in (("new1", "new0"), ("old1", "old0")):
-        with join(model, host, name) as (port, device):
-            joined.stop_and_continue(name, device, port, joined.MODERN)
+@suite.test(timeout=500)
+def events(model):
+    """A guest with QPs for events whose kicks are calls, stop and cont without resume."""
+    serve(model, "old1", "old0", joined.MODERN)
 
 
 @suite.test(timeout=500)

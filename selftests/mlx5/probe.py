@@ -11,7 +11,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 import ktap
 import mlx5
 
-ROUNDS = 100
+ROUNDS = 20
 
 suite = ktap.Suite("mlx5_probe")
 

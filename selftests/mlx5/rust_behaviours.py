@@ -15,6 +15,7 @@ import glob
 import json
 import os
 import struct
+import subprocess
 import sys
 import threading
 import time
@@ -75,6 +76,37 @@ class Bench:
         """How often the function executed each command."""
         return self.model.commands(side.function)
 
+    def switch(self, side, *wanted):
+        """The port of a function asks the switch for this: whether all frames, and
+        all to groups, and the addresses of stations and groups.
+        """
+        # The trace is written a little later.
+        vdpa.wait_until(lambda: self._asked(side.function) == list(wanted),
+                        f"{wanted}, not {self._asked(side.function)}")
+
+    def _asked(self, function):
+        """What the port asked for last, as the trace has it."""
+        found = [None, None, None, None]
+        with open(mlx5.TRACE, encoding="utf-8") as file:
+            file.seek(self.model.begin)
+            for line in file:
+                if "MODIFY_NIC_VPORT_CONTEXT" not in line or not line.endswith("}\n"):
+                    continue
+                record = json.loads(line)
+                if (record["function"], record.get("status")) != (function.name, "OK"):
+                    continue
+                asked = record["input"]
+                select, context = asked["field_select"], asked.get("nic_vport_context", {})
+                if "promisc" in select:
+                    found[:2] = (bool(context.get(mode)) for mode in ("promisc_all", "promisc_mc"))
+                if "addresses_list" in select:
+                    tail = bytes.fromhex(asked.get("tail", ""))
+                    tail = tail.ljust(8 * context.get("allowed_list_size", 0), b"\0")
+                    is_single = context.get("allowed_list_type", "UC") in ("UC", 0)
+                    found[2 if is_single else 3] = {
+                        tail[at + 2:at + 8].hex(":") for at in range(0, len(tail), 8)}
+        return found
+
     @contextlib.contextmanager
     def took(self, side):
         """Which commands what is done in the context takes: in what it yields, at
@@ -115,7 +147,7 @@ def behaviour(number, timeout=60, other=True):
             try:
                 function(bench, bench.other)
                 found = "yes"
-            except (AssertionError, OSError) as error:
+            except (AssertionError, OSError, LookupError, subprocess.SubprocessError) as error:
                 found = "no: " + " ".join(str(error).split())[:100]
             ktap.say(f"mlx5_vdpa: {found}")
 
@@ -330,8 +362,21 @@ def legacy_address(bench, side):
         assert here.mac == chosen
         assert nic.arrives(there, here, frame_for(chosen, b"new"))
         assert not nic.arrives(there, here, frame_for(before, b"new"))
+        if side.is_ours:
+            refused_address(bench, side, here)
         here.reset()
         assert here.mac == before
+
+
+def refused_address(bench, side, here):
+    """Of an address that is refused at its last byte nothing is left."""
+    before = here.mac
+    with bench.model.fault(side.function, "fail", command=mlx5.which("SET_FLOW_TABLE_ENTRY"),
+                           status="INT_ERR", syndrome=0x0808) as hits:
+        for at, byte in enumerate(nic.mac_bytes("02:fe:fe:fe:fe:fe")):
+            here.vhost.set_config(at, bytes([byte]))
+        assert hits() == 1
+    assert here.mac == before, here.mac
 
 
 @behaviour(9)
@@ -368,6 +413,7 @@ def no_features_yet(bench, side):
         def ask():
             try:
                 for _ in range(100):
+                    here.vhost.set_features(VERSION_1 | ACCESS_PLATFORM | nic.MAC)
                     here.vhost.set_features(0)
                     here.vhost.config(0, 12)
             except OSError as error:
@@ -449,10 +495,10 @@ def stop_bit(bench, side):
         nic.talk(here, there)
 
 
-def failing_suspend(bench, side):
+def failing_suspend(bench, side, status="INT_ERR"):
     """No virtqueue can be suspended in the context."""
     which = mlx5.which(f"MODIFY_GENERAL_OBJECT {QUEUE}", count=2)
-    return bench.model.fault(side.function, "fail", command=which, status="INT_ERR",
+    return bench.model.fault(side.function, "fail", command=which, status=status,
                              syndrome=0x1616)
 
 
@@ -483,9 +529,13 @@ def not_suspended(bench, side):
     chosen = nic.address()
     with pair(bench, side, CONTROL) as (here, there):
         nic.talk(here, there)
-        with failing_suspend(bench, side), contextlib.suppress(OSError):
-            here.vhost.suspend()
-        nic.talk(here, there)
+        # The firmware fails, or finds that they cannot be suspended as they are.
+        for status in ("INT_ERR", "BAD_RES_STATE_ERR"):
+            with failing_suspend(bench, side, status) as hits:
+                with contextlib.suppress(OSError):
+                    here.vhost.suspend()
+                assert hits(), "no command"
+            nic.talk(here, there)
         assert here.control(nic.MAC_ADDRESS, nic.mac_bytes(chosen)) == OK
         nic.talk(here, there)
         here.vhost.suspend()
@@ -753,6 +803,8 @@ def receive_modes(bench, side):
                         for macs in (unicast, multicast))
 
     with pair(bench, side, FILTER | nic.CTRL_RX) as (here, there):
+        if side.is_ours:
+            bench.switch(side, True, False, {here.mac}, {nic.EVERYBODY})
         numbers = iter(range(256))
 
         def hears(to):
@@ -770,8 +822,25 @@ def receive_modes(bench, side):
         assert not hears(GROUP)
         assert here.control(nic.MAC_TABLE, table([stranger], [GROUP])) == OK
         assert hears(stranger) and hears(GROUP) and not hears(chosen)
+        if side.is_ours:
+            # One that does not learn needs to be told what is to come.
+            bench.switch(side, False, False, {here.mac, stranger}, {GROUP, nic.EVERYBODY})
         assert here.control(nic.MAC_TABLE, table([], [])) == OK
         assert not hears(stranger) and not hears(GROUP) and hears(here.mac)
+        if side.is_ours:
+            switch_refuses(bench, side, here, hears)
+
+
+def switch_refuses(bench, side, here, hears):
+    """A switch that does not listen is worth a message; all else is done."""
+    with bench.model.fault(side.function, "fail",
+                           command=mlx5.which("MODIFY_NIC_VPORT_CONTEXT", count=100),
+                           status="BAD_OP_ERR", syndrome=0x3232) as hits, mlx5.KernelLog() as log:
+        assert here.control(nic.ALL_MULTICAST, b"\1") == OK
+        assert hears(GROUP) and hits() == 1
+        log.wait("the switch is not told what to send here", 3)
+    assert here.control(nic.ALL_MULTICAST, b"\0") == OK
+    bench.switch(side, False, False, {here.mac}, {nic.EVERYBODY})
 
 
 @behaviour(34)
@@ -939,9 +1008,70 @@ def address_first(bench):
         assert here.mac == chosen
         assert nic.arrives(there, here, frame_for(chosen, b"2"))
         assert not nic.arrives(there, here, frame_for(other, b"2"))
-    # The switch is told of the one that was received, and in the end of the function's own.
+        bench.switch(bench.ours, False, True, {chosen}, {nic.EVERYBODY})
+    # The switch is told of the one that was received, and in the end of nothing: modes and two
+    # lists at first and at last, and one list between.
+    bench.switch(bench.ours, False, False, set(), set())
     told = (bench.commands(bench.ours) - before)["MODIFY_NIC_VPORT_CONTEXT"]
-    assert told == 2, told
+    assert told == 7, told
+
+
+@suite.test()
+def each_has_its_line(bench):
+    """Virtqueues that fail have a line each, also where the firmware is asked twice."""
+    side = bench.ours
+    with pair(bench, side) as (here, there), mlx5.KernelLog() as log:
+        first, second = bench.model.queues(side.function)
+        query = mlx5.which(f"QUERY_GENERAL_OBJECT {QUEUE}")
+        with contextlib.ExitStack() as stack:
+            hits = stack.enter_context(bench.model.fault(
+                side.function, "fail", command=query, status="INT_ERR", syndrome=0x5151))
+            stack.enter_context(bench.model.fault(side.function, "queue_error", queue=first))
+            stack.enter_context(bench.model.fault(side.function, "queue_error", queue=second))
+            vdpa.wait_until(lambda: here.vhost.status() & vhost.NEEDS_RESET, "NEEDS_RESET", 5)
+            for index in (0, 1):
+                log.wait(f"virtqueue {index} failed: error", 5)
+            assert hits() == 1
+        errors = [stats["errors"] for stats in mlx5.queue_stats("subject", 2)]
+        assert errors == [1, 1], errors
+        here.reset()
+        here.start()
+        nic.talk(here, there)
+
+
+@suite.test()
+def begins_meanwhile(bench):
+    """A driver that begins while the firmware is started anew for tidying waits for it."""
+    side = bench.ours
+    with pair(bench, side) as (here, there):
+        nic.talk(here, there)
+        with bench.model.fault(side.function, "fail",
+                               command=mlx5.which("DESTROY_MKEY", count=100),
+                               status="INT_ERR", syndrome=0x7171), mlx5.KernelLog() as log:
+            here.reset()
+            log.wait("the firmware is started anew: something is left in it", 5)
+        here.start()
+        nic.talk(here, there)
+
+
+@suite.test(timeout=120)
+def tidied_enough(bench):
+    """Firmware in which something is left each time is not started anew for ever."""
+    side = bench.ours
+    fail = {"kind": "fail", "status": "INT_ERR", "syndrome": 0x7272}
+    with pair(bench, side) as (here, there), mlx5.KernelLog() as log:
+        with contextlib.ExitStack() as stack:
+            for name in ("DESTROY_MKEY", "CREATE_FLOW_TABLE", "DEALLOC_PD"):
+                stack.enter_context(bench.model.fault(
+                    side.function, command=mlx5.which(name, count=1000), **fail))
+            here.reset()
+            log.wait("something is left in the firmware each time", 60)
+        lines = log.read().count("the firmware is started anew")
+        assert lines == 5, lines
+        vdpa.wait_until(lambda: bench.model.objects(side.function).get("virtqueue") == 2,
+                        "virtqueues", 20)
+        here.start()
+        nic.talk(here, there)
 
 
 @suite.test()
@@ -967,8 +1097,9 @@ def announcement(bench):
         here.start(features, base=base)
         here.config_changed()
         assert here.status() & nic.ANNOUNCE, "not asked"
-        assert here.control(nic.ANNOUNCE_ACK) == OK
-        assert here.status() == nic.LINK_UP
+        for _ in range(2):
+            assert here.control(nic.ANNOUNCE_ACK) == OK
+            assert here.status() == nic.LINK_UP
         nic.talk(here, there)
         # Who cannot be asked is not.
         here.reset()

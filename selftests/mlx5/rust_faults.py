@@ -44,8 +44,8 @@ PAIRS = 2
 SYNDROME = 0xabcde
 
 # How long a command may take, in milliseconds, and how late one is that is waited for.
-LIMIT = 500
-DELAY = 150
+LIMIT = 300
+DELAY = 100
 
 # No step takes as long, in seconds, whatever goes wrong with one command.
 BOUND = 8
@@ -54,8 +54,10 @@ BOUND = 8
 # that of where it migrates.
 HERE, PEER, TWIN = "new0", "new1", "new2"
 
-# One whose virtqueues cannot be resumed: they are made anew.
+# One whose virtqueues cannot be resumed: they are made anew. Nor do they interrupt:
+# channels do that for them, of which some are kept for the next device.
 OLD = "old0"
+CHANNEL = ("completion queue", "event queue", "protection domain", "queue pair")
 
 suite = ktap.Suite("mlx5_rust_faults")
 
@@ -64,9 +66,12 @@ suite = ktap.Suite("mlx5_rust_faults")
 FIELDS = {
     "ALLOC_PD": "pd",
     "ALLOC_TRANSPORT_DOMAIN": "transport_domain",
+    "CREATE_CQ": "cqn",
+    "CREATE_EQ": "eq_number",
     "CREATE_FLOW_GROUP": "group_id",
     "CREATE_FLOW_TABLE": "table_id",
     "CREATE_MKEY": "mkey_index",
+    "CREATE_QP": "qpn",
     "CREATE_RQT": "rqtn",
     "CREATE_TIR": "tirn",
     "CREATE_TIS": "tisn",
@@ -86,8 +91,24 @@ class Rig:
         self.model, self.functions, self.peer = model, functions, peer
         # The vdpa tool takes its time to start.
         self.netlink = netlink.Vdpa()
-        self.idle = {name: model.objects(functions[name]) for name in (HERE, TWIN)}
+        self.idle = {name: self._objects(name) for name in (HERE, TWIN, OLD)}
+        # A device of as many queues as any leaves so many channels.
+        port = Port(self, OLD, None)
+        port.add()
+        port.delete()
+        self.channels = self._channels()
         self.texts = 0
+
+    def _objects(self, name):
+        """What there is in a function, but for channels."""
+        objects = self.model.objects(self.functions[name])
+        kept = CHANNEL if name == OLD else ()
+        return {kind: count for kind, count in objects.items() if count and kind not in kept}
+
+    def _channels(self):
+        """What there is of channels."""
+        objects = self.model.objects(self.functions[OLD])
+        return collections.Counter({kind: objects.get(kind, 0) for kind in CHANNEL})
 
     def _text(self):
         """What no frame said before."""
@@ -115,17 +136,20 @@ class Rig:
     def settle(self):
         """Nothing is left of a device, maybe after the firmware was started anew."""
         for name, idle in self.idle.items():
-            vdpa.wait_until(lambda name=name, idle=idle:
-                            self.model.objects(self.functions[name]) == idle,
+            vdpa.wait_until(lambda name=name, idle=idle: self._objects(name) == idle,
                             f"nothing to be left in {name}", 20)
+        assert self._channels() <= self.channels, f"{self._channels()}, once {self.channels}"
 
     def again(self):
         """Binds functions again that are not as they were."""
         for name, idle in self.idle.items():
-            function = self.functions[name]
-            if self.model.objects(function) != idle:
-                rust_mlx5.unbind(function)
-                rust_mlx5.bind(function)
+            if self._objects(name) != idle:
+                self.anew(name)
+
+    def anew(self, name):
+        """Binds a function again."""
+        rust_mlx5.unbind(self.functions[name])
+        rust_mlx5.bind(self.functions[name])
 
 
 @contextlib.contextmanager
@@ -158,7 +182,7 @@ def rig(model):
     with contextlib.ExitStack() as stack:
         enter = stack.enter_context
         enter(rust_mlx5.loaded(command_timeout_ms=LIMIT))
-        for name in (PEER, HERE, TWIN):
+        for name in (PEER, HERE, TWIN, OLD):
             enter(rust_mlx5.bound(model, functions[name]))
         vdpa.write("/proc/sys/vm/nr_hugepages", str(2 * PAGES))
         stack.callback(vdpa.write, "/proc/sys/vm/nr_hugepages", "0")
@@ -174,15 +198,17 @@ def rig(model):
 class Port:
     """A device of a function, and who drives it."""
 
-    def __init__(self, rig_, name, ram):
+    def __init__(self, rig_, name, ram, pairs=PAIRS):
         self.rig, self.function, self.ram = rig_, rig_.functions[name], ram
+        self.pairs = pairs
         self.device = vdpa.Device(self.function.mgmtdev, f"port-{name}")
         self.opened = contextlib.ExitStack()
         self.dev = self.driver = None
 
     def add(self):
         """Adds the device."""
-        self.rig.netlink.add(self.function.address, self.device.name, "pci", max_vqp=PAIRS)
+        self.rig.netlink.add(self.function.address, self.device.name, "pci",
+                             max_vqp=self.pairs)
         self.device.bind("vhost_vdpa")
 
     def open(self):
@@ -193,7 +219,7 @@ class Port:
     def begin(self, place=0, **how):
         """A driver with rings in the huge page `place` of memory."""
         self.driver = self.opened.enter_context(
-            driver_of(self.dev, self.ram, self.function, place, pairs=PAIRS, **how))
+            driver_of(self.dev, self.ram, self.function, place, pairs=self.pairs, **how))
         return self.driver
 
     def run(self):
@@ -257,10 +283,14 @@ class Step:
     on = HERE
     # For events(), if it has no virtqueues before.
     queues = ()
+    # What commands that go wrong begin with.
+    only = ("",)
+    # Of its device.
+    pairs = PAIRS
 
     def __init__(self, rig_, ram):
         self.rig = rig_
-        self.port = Port(rig_, self.on, ram)
+        self.port = Port(rig_, self.on, ram, self.pairs)
 
     def ports(self):
         """All devices that there may be."""
@@ -527,8 +557,28 @@ class Delete(Step):
         return ""
 
 
+class Channels(Add):
+    """A device is added, of older firmware that has no channels yet"""
+
+    on = OLD
+    only = ("ALLOC_PD", "CREATE_EQ", "CREATE_CQ", "CREATE_QP", "RST2INIT_QP", "INIT2RTR_QP",
+            "RTR2RTS_QP")
+    # What is made for one virtqueue is made for each.
+    pairs = 1
+
+    def prepare(self):
+        self.rig.anew(OLD)
+
+
+def older(kind):
+    """A step of a device of older firmware."""
+    return type(f"Old{kind.__name__}", (kind,), {
+        "on": OLD, "__doc__": f"Older firmware: {kind.__doc__}"})
+
+
 STEPS = (Add, Start, Again, StartLegacy, Enable, Map, Modes, Mac, Vlan, More, Fewer, Suspend, Resume,
-         Reset, Migrate, Statistics, Delete)
+         Reset, Migrate, Statistics, Delete, Channels,
+         *map(older, (Start, Map, More, Fewer, Suspend, Resume, Reset, Migrate)))
 
 
 class Fault:
@@ -556,9 +606,8 @@ class Fault:
 
 
 def faults_of(commands):
-    """What may go wrong with `commands`, a Counter: each fails, those that change
-    virtqueues are lost, and of several that are alike the last one suffers what
-    else there is.
+    """What may go wrong with `commands`, a Counter: each fails, and is lost, and of
+    several that are alike the last one suffers what else there is.
     """
     for name, after in mlx5.each(commands):
         is_last = after == commands[name] - 1
@@ -568,10 +617,10 @@ def faults_of(commands):
         timeout = (said, f"not complete after {LIMIT} ms")
         fail = Fault("fail", what, (said, f"LIM_ERR (0x8), syndrome {SYNDROME:#x}"),
                      status="LIM_ERR", syndrome=SYNDROME, **which)
-        fail.is_one_of_many = not is_last
+        lose = Fault("lose", what, timeout, **which)
+        fail.is_one_of_many = lose.is_one_of_many = not is_last
         yield fail
-        if is_last or name.startswith("MODIFY_GENERAL_OBJECT"):
-            yield Fault("lose", what, timeout, **which)
+        yield lose
         if is_last and name.startswith(("MODIFY", "CREATE", "SET")):
             yield Fault("late", what, timeout, ms=100_000, **which)
         if is_last and name in FIELDS:
@@ -608,12 +657,13 @@ class Cell:
         after = self.model.commands(self.function)
         self.step.check()
         self.step.finish(None)
-        return after - before
+        return collections.Counter({name: count for name, count in (after - before).items()
+                                    if name.startswith(self.step.only)})
 
     def _id(self, fault):
         """Of a fault of a virtqueue, the number of its object."""
         if fault.kind == "queue_error":
-            fault.fields = {"queue": self.model.queues(self.function)[fault.what]}
+            fault.fields["queue"] = self.model.queues(self.function)[fault.what]
 
     def run(self, fault, log):
         """Has the fault happen in the step. Returns what there is to say."""
@@ -776,7 +826,7 @@ def not_anew(rig_):
     kind = "GENERAL_OBJECT VIRTIO_NET_Q"
     function = rig_.functions[OLD]
     for name, goes_on in ((f"CREATE_{kind}", True), ("CREATE_RQT", False)):
-        with memory() as ram, rust_mlx5.bound(rig_.model, function), contextlib.ExitStack() as stack:
+        with memory() as ram, contextlib.ExitStack() as stack:
             port = Port(rig_, OLD, ram)
             stack.callback(port.delete)
             port.run()
@@ -795,6 +845,7 @@ def not_anew(rig_):
             if goes_on:
                 assert port.driver.command(nic.PAIRS, bytes([2, 0])), name
             port.restart()
+        rig_.settle()
 
 
 def opened(port):

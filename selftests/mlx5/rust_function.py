@@ -1,12 +1,14 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0
 """What an administrator sees of a function of rust_mlx5_vdpa, and does to it:
-devlink, debugfs, resets.
+devlink, debugfs, resets; and what the bus does to it: errors, an IOMMU.
 """
 
 import contextlib
 import json
 import os
+import re
+import struct
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
@@ -206,6 +208,19 @@ def queues(model):
     assert not os.path.exists(files)
 
 
+def used_again(model, here, there, lives, has):
+    """The function of the port here is in a new life, and frames go to and from it."""
+    wait_lives(here.function, lives)
+    # What there is of a device without a driver comes by itself, the rest with that.
+    here.device.bind(None)
+    here.device.bind("virtio_vdpa")
+    here.netdev = here.device.netdev
+    here.space.take(here.netdev, f"{here.address}/24")
+    vdpa.wait_until(lambda: model.objects(here.function) == has, "objects", 20)
+    here.ping(there.address, count=50)
+    there.ping(here.address, count=50)
+
+
 @suite.test(timeout=200)
 def reset(model):
     """The function is reset under a device, which is used afterwards."""
@@ -215,18 +230,89 @@ def reset(model):
         here.ping(there.address, count=50)
         with mlx5.KernelLog() as log:
             function.reset()
-            wait_lives(function, 2)
-            # What there is of a device without a driver comes by itself, the rest with that.
-            here.device.bind(None)
-            here.device.bind("virtio_vdpa")
-            here.netdev = here.device.netdev
-            here.space.take(here.netdev, f"{here.address}/24")
-            vdpa.wait_until(lambda: model.objects(function) == has, "objects", 20)
-            here.ping(there.address, count=50)
-            there.ping(here.address, count=50)
+            used_again(model, here, there, 2, has)
             assert "no interrupt told" not in log.read(), log.text
         assert health(function)["last death"] == "none"
         assert reporter(function)["error"] == 0
+
+
+def inject(address, errors):
+    """Has the kernel find uncorrectable errors, a bit each, that a root port reports
+    of itself; what is on its bus is then recovered.
+    """
+    numbers = [int(part, 16) for part in re.split("[:.]", address)]
+    data = struct.pack("=4B7I", *numbers[1:], 0, errors, 0, 0, 0, 0, 0, numbers[0])
+    # A Python file would write again what could not be written.
+    file = os.open("/dev/aer_inject", os.O_WRONLY)
+    try:
+        os.write(file, data)
+    finally:
+        os.close(file)
+
+
+# A completion that did not come, and a packet that made no sense.
+ERRORS = (("Non-Fatal", 1 << 14), ("Fatal", 1 << 18))
+
+
+@suite.test(timeout=300)
+def errors_of_the_bus(model):
+    """The bus has an error, fatal or not, or is reset under a device: that is used afterwards"""
+    port = mlx5.functions()["new2"].port
+    if not os.path.exists(f"{mlx5.PCI}/devices/{port}"):
+        raise ktap.Skip("no root port")
+    vdpa.sh("modprobe", "aer_inject")
+    with pairs.pair(model, lambda function: bound(model, function), "new2", "new1") as (here, there):
+        has = model.objects(here.function)
+        lives = 1
+        for severity, bit in ERRORS:
+            here.ping(there.address, count=50)
+            with mlx5.KernelLog() as log:
+                inject(port, bit)
+                log.wait(f"severity=Uncorrectable ({severity})", 20)
+                log.wait(f"{port}: AER: device recovery successful", 20)
+                lives += 1
+                used_again(model, here, there, lives, has)
+                assert "no interrupt told" not in log.read(), log.text
+        vdpa.write(f"{mlx5.PCI}/devices/{port}/reset_subordinate", "1")
+        used_again(model, here, there, lives + 1, has)
+        assert health(here.function)["last death"] == "none"
+        assert reporter(here.function)["error"] == 0
+    vdpa.sh("rmmod", "aer_inject")
+
+
+def is_memory(address):
+    """Whether there is memory at a physical address."""
+    with open("/proc/iomem", encoding="ascii") as file:
+        areas = [line.split(" : ")[0] for line in file if line.endswith(" : System RAM\n")]
+    spans = [[int(end, 16) for end in area.split("-")] for area in areas]
+    return any(first <= address <= last for first, last in spans)
+
+
+@suite.test(timeout=200)
+def behind_an_iommu(model):
+    """A function that reaches memory by an IOMMU comes up, and frames go to and from it"""
+    function = mlx5.functions()["new2"]
+    begin = os.path.getsize(mlx5.TRACE)
+    with function.translated() as there_is_one:
+        if not there_is_one:
+            raise ktap.Skip("no IOMMU")
+        with pairs.pair(model, lambda one: bound(model, one), "new2", "new1") as (here, there):
+            for size in (56, 1400, 8000):
+                here.ping(there.address, count=50, size=size)
+                there.ping(here.address, count=50, size=size)
+
+    def pages():
+        """The addresses of the pages that the function got."""
+        with open(mlx5.TRACE, encoding="utf-8") as file:
+            file.seek(begin)
+            lines = [line for line in file if '"MANAGE_PAGES"' in line and '"GIVE"' in line]
+        given = [json.loads(line) for line in lines if line.endswith("}\n")]
+        return [int(record["input"]["tail"][:16], 16)
+                for record in given if record["function"] == function.name]
+
+    addresses = vdpa.wait_until(pages, "the trace")
+    ktap.say(", ".join(f"{address:#x}" for address in addresses))
+    assert not any(is_memory(address) for address in addresses)
 
 
 @suite.test()

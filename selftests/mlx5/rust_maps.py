@@ -33,8 +33,10 @@ FRAME = 64 + vhost.HEADER
 CTRL_VQ = 1 << 17
 
 # Functions whose virtqueues go on where they were, and can be told of other memory;
-# whose are made anew for that; and whose keys belong to a user context besides.
-KINDS = ("new0", "old0", "minimal")
+# whose are made anew for that; whose keys belong to a user context besides; and one
+# behind an IOMMU, if there is any.
+BEHIND = "new2"
+KINDS = ("new0", "old0", "minimal", BEHIND)
 
 suite = ktap.Suite("mlx5_rust_maps")
 
@@ -88,10 +90,11 @@ class Keys:
 def device(model, name="new0", **attributes):
     """A device of a function, opened, and the counts of its keys."""
     function = mlx5.functions()[name]
-    with rust_mlx5.bound(model, function):
-        with vdpa.Device(function.mgmtdev, "maps", driver="vhost_vdpa", **attributes) as dev:
-            with vhost.Vhost(dev.path) as opened:
-                yield opened, Keys(model, function)
+    with function.translated() if name == BEHIND else contextlib.nullcontext():
+        with rust_mlx5.bound(model, function):
+            with vdpa.Device(function.mgmtdev, "maps", driver="vhost_vdpa", **attributes) as dev:
+                with vhost.Vhost(dev.path) as opened:
+                    yield opened, Keys(model, function)
 
 
 @contextlib.contextmanager

@@ -82,17 +82,49 @@ def again(model):
             assert model.objects(function) == idle, model.objects(function)
 
 
+@suite.test()
+def mtu_comes_back(model):
+    """The port has its MTU again when a device is gone, or could not be made."""
+    function = mlx5.functions()["new0"]
+
+    def mtu():
+        with vdpa.Device(function.mgmtdev, "seen"):
+            return vdpa.show("dev", "config", "show", "seen")["config"]["seen"]["mtu"]
+
+    def fails(name, **fields):
+        return model.fault(function, "fail", command=mlx5.which(name, **fields),
+                           status="INT_ERR", syndrome=0x9000)
+
+    with bound(model)(function):
+        before = mtu()
+        with vdpa.Device(function.mgmtdev, "large", mtu=before + 4000):
+            pass
+        assert mtu() == before
+        with fails("CREATE_RQT") as hits:
+            done = vdpa.vdpa("dev", "add", "name", "large", "mgmtdev", function.mgmtdev,
+                             "mtu", before + 4000, check=False)
+            assert done.returncode and hits() == 1
+        assert mtu() == before
+        # That it does not is no reason to start the firmware anew.
+        with mlx5.KernelLog() as log, fails("MODIFY_NIC_VPORT_CONTEXT", after=1):
+            with vdpa.Device(function.mgmtdev, "large", mtu=before + 4000):
+                pass
+            log.wait("the port keeps its MTU", 5)
+            assert "started anew" not in log.read(), log.text
+
+
 @suite.test(timeout=300)
 def between(model):
-    """Two functions talk: ping, TCP, UDP, with offloads."""
+    """Two functions talk: ping, TCP, UDP, with offloads, and vstats counts it."""
     with pair(model) as (here, there):
-        offloads = here.space.run("ethtool", "-k", here.netdev).stdout
-        for name in ("tx-checksumming", "rx-checksumming", "tcp-segmentation-offload"):
-            assert f"{name}: on" in offloads, offloads
+        pairs.check_offloads(here)
         pairs.traffic(model, here, there)
+        pairs.count_pings(here, there)
 
 
-# Functions of other profiles, and which they talk to.
+# A function of each profile, and one more.
+EACH = ("new0", "old0", "old1", "minimal", "modern", "legacy")
+# Which of them talk.
 OTHERS = (("old0", "old1"), ("old0", "new0"), ("minimal", "new0"), ("modern", "new0"),
           ("legacy", "new0"))
 
@@ -100,59 +132,54 @@ OTHERS = (("old0", "old1"), ("old0", "new0"), ("minimal", "new0"), ("modern", "n
 @suite.test(timeout=300)
 def others(model):
     """Functions of every profile talk, those without vectors for queues too."""
-    for first, second in OTHERS:
-        with pair(model, first, second, expected=["QueueVersion"]) as (here, there):
+    with pairs.ports(model, bound(model), EACH, expected=["QueueVersion"]) as ports:
+        by_name = dict(zip(EACH, ports))
+        for first, second in OTHERS:
+            here, there = by_name[first], by_name[second]
             for size in (56, 1400):
-                here.ping(there.address, count=50, size=size)
-                there.ping(here.address, count=50, size=size)
+                here.ping(there.address, count=20, size=size)
+                there.ping(here.address, count=20, size=size)
 
 
-@suite.test(timeout=120)
-def mac_change(model):
-    """Another MAC address by the control queue."""
-    with pair(model) as (here, there):
-        pairs.change_mac(here, there)
-
-
-@suite.test(timeout=120)
-def vlans(model):
-    """VLANs by the control queue: frames of others are not received."""
-    with pair(model) as (here, there):
-        heard = pairs.use_vlans(here, there)
-        assert not heard, f"VLANs {heard}"
-
-
-@suite.test(timeout=120)
-def receive_modes(model):
+def use_receive_modes(here, there):
     """Frames for others are received in promiscuous mode, and groups are not
     where nobody is in them.
     """
+    stranger = "02:00:00:00:99:09"
+    there.space.run("ip", "neigh", "replace", "10.79.0.9", "lladdr", stranger,
+                    "dev", there.netdev)
+
+    def hears(to):
+        """Whether frames that are sent there come as far as the driver."""
+        count = pairs.received(here, there, to)
+        assert count >= pairs.FRAMES or count < pairs.OTHERS, count
+        return count >= pairs.FRAMES
+
+    assert not hears("10.79.0.9")
+    here.run("ip", "link", "set", here.netdev, "promisc", "on")
+    assert hears("10.79.0.9")
+    here.run("ip", "link", "set", here.netdev, "promisc", "off")
+    assert not hears("10.79.0.9")
+
+    group = "239.1.2.3"
+    there.run("ip", "route", "add", group, "dev", there.netdev)
+    assert not hears(group)
+    here.run("ip", "link", "set", here.netdev, "allmulticast", "on")
+    assert hears(group)
+    here.run("ip", "link", "set", here.netdev, "allmulticast", "off")
+    assert not hears(group)
+    here.run("ip", "maddress", "add", "01:00:5e:01:02:03", "dev", here.netdev)
+    assert hears(group)
+
+
+@suite.test(timeout=400)
+def filters(model):
+    """By the control queue: receive modes, VLANs, another MAC address."""
     with pair(model) as (here, there):
-        stranger = "02:00:00:00:99:09"
-        there.space.run("ip", "neigh", "replace", "10.79.0.9", "lladdr", stranger,
-                        "dev", there.netdev)
-
-        def hears(to):
-            """Whether frames that are sent there come as far as the driver."""
-            count = pairs.received(here, there, to)
-            assert count >= pairs.FRAMES or count < pairs.OTHERS, count
-            return count >= pairs.FRAMES
-
-        assert not hears("10.79.0.9")
-        here.run("ip", "link", "set", here.netdev, "promisc", "on")
-        assert hears("10.79.0.9")
-        here.run("ip", "link", "set", here.netdev, "promisc", "off")
-        assert not hears("10.79.0.9")
-
-        group = "239.1.2.3"
-        there.run("ip", "route", "add", group, "dev", there.netdev)
-        assert not hears(group)
-        here.run("ip", "link", "set", here.netdev, "allmulticast", "on")
-        assert hears(group)
-        here.run("ip", "link", "set", here.netdev, "allmulticast", "off")
-        assert not hears(group)
-        here.run("ip", "maddress", "add", "01:00:5e:01:02:03", "dev", here.netdev)
-        assert hears(group)
+        use_receive_modes(here, there)
+        heard = pairs.use_vlans(here, there)
+        assert not heard, f"VLANs {heard}"
+        pairs.change_mac(here, there)
 
 
 @suite.test(timeout=200)
@@ -165,7 +192,7 @@ def multiqueue(model):
         def is_spread():
             """Whether each queue receives something of eight flows."""
             before = mlx5.queue_stats(there.device.name, 4)
-            iperf.tcp(*here.towards(there), "-P", "8")
+            iperf.tcp(*here.towards(there), "-P", "8", seconds=3)
             after = mlx5.queue_stats(there.device.name, 4)
             counts = [new["completed_desc"] - old["completed_desc"]
                       for old, new in zip(before, after)]
@@ -178,13 +205,6 @@ def multiqueue(model):
             here.run("ethtool", "-L", here.netdev, "combined", number)
             here.ping(there.address)
             there.ping(here.address)
-
-
-@suite.test(timeout=120)
-def statistics(model):
-    """vdpa dev vstats counts what a queue received and completed."""
-    with pair(model) as (here, there):
-        pairs.count_pings(here, there)
 
 
 @suite.test(timeout=120)

@@ -41,9 +41,9 @@ def join(model, host, *guests, **attributes):
 
 @suite.test(timeout=500)
 def kinds(model):
-    """Modern guests and legacy ones in turn, on one device."""
+    """Modern guests and legacy ones in turn, on one device, with stop and cont."""
     with join(model, "new1", "new0") as (port, device):
-        def fast(guest):
+        def fast(guest, port):
             with kicks.Kicks() as probe:
                 joined.streams(model, guest, port)
                 called = probe.of(device)
@@ -52,10 +52,11 @@ def kinds(model):
             ktap.say(f"calls of kick_vq: {dict(called)}")
             assert called[1], "kicks are not counted"
 
-        for card, more in ((joined.MODERN, fast), (joined.LEGACY, fast),
-                           (joined.MODERN, None), (joined.LEGACY, None)):
+        more = fast, joined.stop_and_continue
+        for card, steps in ((joined.MODERN, more), (joined.LEGACY, more),
+                           (joined.MODERN, [joined.outside])):
             ktap.say(card)
-            joined.serve(device, port, card, more)
+            joined.serve(device, port, card, *steps)
 
 
 @suite.test(timeout=300)
@@ -92,15 +93,7 @@ def older(model):
     with join(model, "old1", "old0") as (port, device):
         for card in (joined.MODERN, joined.LEGACY):
             ktap.say(card)
-            joined.stop_and_continue(card, device, port, card)
-
-
-@suite.test(timeout=400)
-def stop_and_continue(model):
-    """stop and cont while traffic goes, of a modern guest and of a legacy one."""
-    with join(model, "new1", "new0") as (port, device):
-        for card in (joined.MODERN, joined.LEGACY):
-            joined.stop_and_continue(card, device, port, card)
+            joined.serve(device, port, card, joined.stop_and_continue)
 
 
 @suite.test(timeout=500)

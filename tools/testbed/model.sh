@@ -5,7 +5,8 @@
 # beside the functions of tools/mlx5-model that CONFIG describes.  Runs in the
 # root.  COMMAND finds QEMU's options for them in MODEL_OPTIONS: a PCI device
 # for each function, in CONFIG's order from slot 0x10 on, and the control
-# socket as the serial port "mlx5-model".
+# socket as the serial port "mlx5-model".  In the last function's slot is a root
+# port, which tells of errors on its bus, and the function is on that.
 #
 # All of it is in a network namespace of its own.  The other end of the
 # uplink is there, 10.78.0.1, with a server of the traffic tool.
@@ -61,16 +62,18 @@ pids+=($!)
 exec {listening}</run/mlx5-model/listening
 read -r -t 60 -u "$listening" _
 
+mapfile -t sockets < <("$model" sockets --config "$config")
 # For the shell that virtme-ng runs QEMU by.
-device() {
-	printf " -device '{\"driver\":\"vfio-user-pci\",\"addr\":\"%x\"," "$1"
-	printf "\"socket\":{\"type\":\"unix\",\"path\":\"%s\"}}'" "$2"
-}
 slot=16
-while read -r socket; do
-	MODEL_OPTIONS+=$(device $slot "$socket")
-	slot=$((slot + 1))
-done < <("$model" sockets --config "$config")
+for number in "${!sockets[@]}"; do
+	at=$(printf '"addr":"%x"' $((slot + number)))
+	if [ $((number + 1)) -eq ${#sockets[@]} ]; then
+		MODEL_OPTIONS+=" -device '{\"driver\":\"pcie-root-port\",\"id\":\"rp\",$at}'"
+		at='"bus":"rp"'
+	fi
+	MODEL_OPTIONS+=" -device '{\"driver\":\"vfio-user-pci\",$at,"
+	MODEL_OPTIONS+="\"socket\":{\"type\":\"unix\",\"path\":\"${sockets[number]}\"}}'"
+done
 MODEL_OPTIONS+=" -chardev socket,id=mlx5-model,path=/run/mlx5-model/control"
 MODEL_OPTIONS+=" -device virtio-serial-pci -device virtserialport,chardev=mlx5-model,name=mlx5-model"
 "$@"

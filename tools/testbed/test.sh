@@ -63,7 +63,7 @@ if [ -z "${TESTS:-}" ] || [ ${#software[@]} -gt 0 ]; then
 	vm_tests selftests "tests in the host virtual machine" "${software[@]}"
 fi
 if [ -z "${TESTS:-}" ] || [ ${#functions[@]} -gt 0 ]; then
-	VM_MODEL=selftests/mlx5/functions.toml vm_tests selftests-mlx5 \
+	VM_IOMMU=1 VM_MODEL=selftests/mlx5/functions.toml vm_tests selftests-mlx5 \
 		"tests of mlx5 drivers, in another one" "${functions[@]}"
 fi
 

@@ -13,6 +13,10 @@ modprobe vhost_vdpa max_iotlb_entries=65536
 modprobe -a virtio_vdpa virtio_net
 # Guests inside use KVM; it is there if the processor has the extension.
 modprobe -q kvm_amd || modprobe -q kvm_intel || true
+# It has no whole idea of a processor that is emulated.
+if [ "$(systemd-detect-virt)" = qemu ] && [ -e build/peers/kvm/kvm_exit_info.ko ]; then
+	insmod build/peers/kvm/kvm_exit_info.ko
+fi
 
 for module in build/modules/*.ko; do
 	[ -e "$module" ] || continue

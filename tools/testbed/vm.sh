@@ -11,6 +11,9 @@
 # plugged in (see model.sh).  No driver binds to them by itself: a test says
 # which one is to have which function, and what is there before.
 #
+# VM_IOMMU=1 puts an IOMMU between PCI devices and memory.  It translates for
+# none until a device's group is told to (mlx5.translated() of the selftests).
+#
 # virtme-ng boots it: its memory is a shared memfd (virtiofs needs that), which
 # vfio-user devices need too, and more of QEMU's options pass through it.
 
@@ -66,6 +69,10 @@ tcg)
 *) die "RUST_VDPA_ACCEL is '$RUST_VDPA_ACCEL', not kvm or tcg." ;;
 esac
 
+# QEMU's vfio devices have to know what is mapped before they use it.
+machine=$cpu
+[ -z "${VM_IOMMU:-}" ] || machine+=" -device intel-iommu,caching-mode=on,intremap=off"
+
 # vng looks for the guest side of a directory relative to where it runs, so it
 # runs in /.  Everything but the checkout and the cache is a copy on write.
 console=${VM_CONSOLE:-$build/log/console.log}
@@ -73,8 +80,9 @@ mkdir -p "$(dirname "$console")"
 options=(--run "$vmlinuz" "${kvm[@]}" --cpus "${VM_CPUS:-$(nproc)}" --memory "${VM_MEMORY:-6G}"
 	--rwdir=/src --rwdir=/cache --name rust-vdpa
 	--append loglevel=5)
+[ -z "${VM_IOMMU:-}" ] || options+=(--append "intel_iommu=on iommu=pt")
 # File descriptor 3 is the kernel's console, and what virtme-ng says.
-boot=(sh -c 'cd / && exec vng "$@" "--qemu-opts=$0 ${MODEL_OPTIONS:-}" 2>&3' "$cpu")
+boot=(sh -c 'cd / && exec vng "$@" "--qemu-opts=$0 ${MODEL_OPTIONS:-}" 2>&3' "$machine")
 if [ -n "${VM_MODEL:-}" ]; then
 	boot=(tools/testbed/model.sh "$VM_MODEL" "${boot[@]}")
 	options+=(--append "modprobe.blacklist=mlx5_core,mlx5_ib")

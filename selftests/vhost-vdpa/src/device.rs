@@ -6,6 +6,7 @@ use std::io::{self, Error, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -14,10 +15,24 @@ use crate::uapi::{self, Config, IovaRange, Message, VringAddr, VringFile, VringS
 
 const BUS: &str = "/sys/bus/vdpa";
 
+/// Devices that tests let go of, for who asks for the same: to make one takes
+/// longer than most tests do, and nothing of a driver is left behind a reset.
+static SPARE: Mutex<Vec<Device>> = Mutex::new(Vec::new());
+
 /// A device of the management device under test, bound to vhost-vdpa;
-/// deleted when dropped.
+/// deleted when dropped, or kept for another test.
 pub(crate) struct Device {
     name: String,
+    /// What it was made by, if it is to be kept.
+    kept: Option<Vec<String>>,
+}
+
+/// Has no device be kept any more.
+pub(crate) fn drop_spare() {
+    let mut spare = std::mem::take(&mut *SPARE.lock().unwrap_or_else(PoisonError::into_inner));
+    for device in &mut spare {
+        device.kept = None;
+    }
 }
 
 /// Runs the vdpa tool.
@@ -47,8 +62,34 @@ impl Device {
         let mut words = vec!["dev", "add", "name", name, "mgmtdev", mgmtdev];
         words.extend_from_slice(attributes);
         vdpa(&words)?;
-        let device = Device { name: name.into() };
+        let device = Device {
+            name: name.into(),
+            kept: None,
+        };
         std::fs::write(format!("{BUS}/drivers/vhost_vdpa/bind"), name)?;
+        Ok(device)
+    }
+
+    /// The same, or one like it that another test has let go of; it is kept, too.
+    pub(crate) fn kept(mgmtdev: &str, name: &str, attributes: &[&str]) -> Result<Self, Stop> {
+        let asked: Vec<String> = [mgmtdev, name]
+            .iter()
+            .chain(attributes)
+            .map(|&word| word.into())
+            .collect();
+        {
+            let mut spare = SPARE.lock().unwrap_or_else(PoisonError::into_inner);
+            let found = spare
+                .iter()
+                .position(|device| device.kept.as_ref() == Some(&asked));
+            if let Some(index) = found {
+                return Ok(spare.swap_remove(index));
+            }
+        }
+        // They may have the name, or the only place there is.
+        drop_spare();
+        let mut device = Device::new(mgmtdev, name, attributes)?;
+        device.kept = Some(asked);
         Ok(device)
     }
 
@@ -76,6 +117,17 @@ impl Device {
 
 impl Drop for Device {
     fn drop(&mut self) {
+        if self.kept.is_some() && !thread::panicking() {
+            let device = Device {
+                name: std::mem::take(&mut self.name),
+                kept: self.kept.take(),
+            };
+            SPARE
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(device);
+            return;
+        }
         if let Err(error) = vdpa(&["dev", "del", &self.name]) {
             println!("# {error}");
         }

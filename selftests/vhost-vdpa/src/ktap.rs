@@ -7,6 +7,8 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::device::drop_spare;
+
 /// A test that takes longer is taken for hung, which ends the run: a thread
 /// that sleeps in the kernel cannot be stopped.
 const TIMEOUT: Duration = Duration::from_secs(120);
@@ -138,6 +140,8 @@ where
             }
             Err(Stop::Fail(why)) => {
                 failed += 1;
+                // The next one shall not suffer for it.
+                drop_spare();
                 for line in why.lines() {
                     println!("# {line}");
                 }
@@ -145,6 +149,7 @@ where
             }
         }
     }
+    drop_spare();
     println!("# totals: pass:{passed} fail:{failed} skip:{skipped}");
     match (passed, failed) {
         (_, 1..) => ExitCode::FAILURE,

@@ -53,7 +53,7 @@ impl Context {
         let mac = mac.join(":");
         let mut words = vec!["mac", mac.as_str()];
         words.extend_from_slice(more);
-        Device::new(maker(&self.mgmtdev, number.into()), name, &words)
+        Device::kept(maker(&self.mgmtdev, number.into()), name, &words)
     }
 
     /// The first device and its open file.

@@ -8,6 +8,7 @@ use std::process::Command;
 use driver::{Endian, Shape};
 
 use super::{mac, Context, Tests};
+use crate::device::drop_spare;
 use crate::ktap::{ensure_eq, require, Outcome, Stop};
 use crate::rig::{exchange, frame, tagged, Plan, Port, PATIENCE};
 use crate::uapi;
@@ -39,6 +40,7 @@ impl BigEndian {
         let module = context.mgmtdev.clone();
         let known = format!("/sys/module/{module}/refcnt");
         require!(std::fs::exists(known)?, "{module} is no module");
+        drop_spare();
         let devices = std::fs::read_dir("/sys/bus/vdpa/devices")?.count();
         require!(devices == 0, "there are devices that others use");
         let this = BigEndian { module };
@@ -49,6 +51,7 @@ impl BigEndian {
     /// Loads the module with these parameters: the one that was built beside
     /// this program, or else one that is installed.
     fn reload(&self, parameters: &[&str]) -> Outcome {
+        drop_spare();
         let file = std::env::current_exe()?
             .parent()
             .and_then(|directory| directory.parent())
