@@ -25,6 +25,7 @@ sys.path[:0] = [os.path.join(HERE, "..", "lib"), os.path.join(HERE, "..", "mlx5"
                 os.path.join(HERE, "..", "guest")]
 
 # pylint: disable=wrong-import-position
+import calls
 import iperf
 import joined
 import mlx5
@@ -258,8 +259,8 @@ def kicks(family, function, times):
 
 def migrations(model, bound, names, number):
     """A guest moves from one function to another and back, while it is pinged:
-    the downtime of each move as QEMU has it, and the longest time without an
-    answer, in milliseconds.
+    the downtime of each move as QEMU has it, the longest time without an answer,
+    and the time in calls of vhost-vdpa since the SUSPEND, in milliseconds.
     """
     with joined.joined(model, bound, "new2", *names) as (port, *devices):
         with contextlib.ExitStack() as stack:
@@ -270,10 +271,10 @@ def migrations(model, bound, names, number):
                 devices.reverse()
                 target = qemu.Guest(devices[0], card=CARD, incoming=True)
                 stack.enter_context(target)
-                with traffic.Pings(port, interval=0.01) as pings:
+                with traffic.Pings(port, interval=0.01) as pings, calls.Calls() as made:
                     account = qemu.migrate(guest, target, limit=DOWNTIME_LIMIT)
                     pings.finish()
-                    yield account["downtime"], pings.silence() * 1e3
+                    yield account["downtime"], pings.silence() * 1e3, made.since_suspend() * 1e3
                 guest.__exit__()
                 guest = target
 
@@ -369,8 +370,9 @@ class Mode:
         if self.report.wants(f"{self.mode}/migration"):
             for driver, bound in self.bounds.items():
                 moves = migrations(self.model, bound, self.names, 2 * self.options.rounds)
-                downtime, silence = map(statistics.median, zip(*moves))
+                downtime, silence, called = map(statistics.median, zip(*moves))
                 prefix = f"{self.mode}/migration"
+                self.report.add(driver, f"{prefix}/calls/ms", called)
                 self.report.add(driver, f"{prefix}/downtime/ms", downtime)
                 self.report.add(driver, f"{prefix}/longest-silence/ms", silence)
         if self.report.wants(f"{self.mode}/traffic"):
