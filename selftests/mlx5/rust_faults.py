@@ -12,6 +12,7 @@ when the device is deleted.
 
 import collections
 import contextlib
+import itertools
 import os
 import struct
 import subprocess
@@ -581,6 +582,10 @@ STEPS = (Add, Start, Again, StartLegacy, Enable, Map, Modes, Mac, Vlan, More, Fe
          *map(older, (Start, Map, More, Fewer, Suspend, Resume, Reset, Migrate)))
 
 
+# Faults that lie in wait for something that a step may not have.
+UNCERTAIN = ("lose_interrupts", "lose_events", "completion_opcode")
+
+
 class Fault:
     """What goes wrong in a step, and what the log has to say then."""
 
@@ -628,12 +633,17 @@ def faults_of(commands):
     yield Fault("delay", what, harmless=True, ms=DELAY, **which)
 
 
-def events(queues=range(2 * PAIRS)):
-    """What happens by itself."""
+def events(on, queues=range(2 * PAIRS)):
+    """What happens by itself in the function `on`."""
     yield Fault("spurious_interrupt", 0, harmless=True, vector=0, count=20)
     yield Fault("lose_interrupts", harmless=True)
     for queue in queues:
         yield Fault("queue_error", queue)
+    if on == OLD:
+        for queue, part in zip(queues, itertools.cycle(("pair", "completions"))):
+            yield Fault("event_error", queue, part=part)
+        yield Fault("lose_events", harmless=True)
+        yield Fault("completion_opcode", harmless=True, opcode=3)
     yield Fault("link", "flap", harmless=True, state="flap")
     yield Fault("page_request", 4, harmless=True, pages=4)
     yield Fault("health", syndrome="HW_FATAL_ERR")
@@ -662,7 +672,7 @@ class Cell:
 
     def _id(self, fault):
         """Of a fault of a virtqueue, the number of its object."""
-        if fault.kind == "queue_error":
+        if fault.kind in ("queue_error", "event_error"):
             fault.fields["queue"] = self.model.queues(self.function)[fault.what]
 
     def run(self, fault, log):
@@ -680,7 +690,7 @@ class Cell:
                 done = False
                 said.append(str(error).strip().splitlines()[-1])
             seconds = time.monotonic() - start
-            if fault.kind != "lose_interrupts":
+            if fault.kind not in UNCERTAIN:
                 assert hits() > 0, "it did not happen"
         assert seconds < BOUND, f"{seconds:.1f} s"
         for words in fault.words:
@@ -741,7 +751,7 @@ def add_test(kind):
         ktap.say(f"{commands.total()} commands: {dict(commands)}")
         assert commands, "a step without commands"
         done, failed = collections.Counter(), []
-        for fault in (*faults_of(commands), *events(*kind.queues)):
+        for fault in (*faults_of(commands), *events(kind.on, *kind.queues)):
             start = time.monotonic()
             try:
                 said = cell(rig_, kind, lambda one, log, fault=fault: one.run(fault, log))
