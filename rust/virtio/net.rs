@@ -7,6 +7,7 @@ pub mod control;
 pub mod features;
 pub mod filter;
 pub mod header;
+pub mod relay;
 pub mod rss;
 
 /// The length of an Ethernet address in bytes.
