@@ -19,7 +19,7 @@ check() {
 licences() {
 	local missing
 	missing=$(git -C "$checkout" ls-files -co --exclude-standard |
-		grep -vE '^(COPYING|Cargo\.lock|README\.md|\.gitignore|.*\.(regressions|png|svg|txt))$' |
+		grep -vE '^(COPYING|Cargo\.lock|README\.md|\.gitignore|.*\.(patch|regressions|png|svg|txt))$' |
 		while read -r file; do
 			[ -f "$checkout/$file" ] || continue
 			head -n 3 "$checkout/$file" | grep -q 'SPDX-License-Identifier: GPL-2.0' || echo "$file"
@@ -44,6 +44,7 @@ check shell "shellcheck" sh -ec "git ls-files -co --exclude-standard '*.sh' |
 check checkpatch "checkpatch" sh -ec "
 	git ls-files -co --exclude-standard '*.c' '*.h' | xargs -r -n1 \
 		/kernel/source/scripts/checkpatch.pl --no-tree --strict --no-summary --terse -f
-	git ls-files -co --exclude-standard '*.patch' | xargs -r -n1 \
-		/kernel/source/scripts/checkpatch.pl --no-tree --strict --no-summary --terse"
+	# One that it finds in git by its name it takes for a file of the kernel's own.
+	git ls-files -co --exclude-standard '*.patch' | xargs -r -I{} sh -c \
+		'/kernel/source/scripts/checkpatch.pl --no-tree --strict --no-summary --terse - <{}'"
 [ $bad -eq 0 ] || die "lint found something; the logs above say what."
