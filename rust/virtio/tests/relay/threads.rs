@@ -7,11 +7,9 @@ use std::{
     sync::mpsc::{
         sync_channel,
         Receiver,
-        RecvTimeoutError,
         SyncSender, //
     },
-    thread,
-    time::Duration, //
+    thread, //
 };
 
 use driver::{
@@ -32,30 +30,22 @@ use virtio::{
     },
 };
 
-use super::bench::{
-    Bench,
-    Shaped,
-    Vectors,
-    View,
-    DATA, //
+use super::{
+    bell::{
+        ring_up,
+        sleep, //
+    },
+    bench::{
+        Bench,
+        Shaped,
+        Vectors,
+        View,
+        DATA, //
+    }, //
 };
 
 const SIZE: u16 = 16;
 const PACKETS: u64 = 20_000;
-
-/// Rings somebody up; once is enough until they look.
-fn ring_up(bell: &SyncSender<()>) {
-    let _ = bell.try_send(());
-}
-
-/// Waits to be rung up, and returns whether anybody is left to do so.
-fn sleep(bell: &Receiver<()>, who: &str) -> bool {
-    match bell.recv_timeout(Duration::from_secs(20)) {
-        Ok(()) => true,
-        Err(RecvTimeoutError::Disconnected) => false,
-        Err(RecvTimeoutError::Timeout) => panic!("the {who} is not woken"),
-    }
-}
 
 /// The header of packet `number`.
 fn header(number: u64) -> Header {

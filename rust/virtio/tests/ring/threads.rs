@@ -9,8 +9,7 @@ use std::{
         Receiver,
         SyncSender, //
     },
-    thread,
-    time::Duration, //
+    thread, //
 };
 
 use driver::{
@@ -26,25 +25,21 @@ use virtio::ring::{
     State, //
 };
 
-use super::guest::{
-    config,
-    Guest, //
+use super::{
+    bell::{
+        ring_up,
+        sleep, //
+    },
+    guest::{
+        config,
+        Guest, //
+    }, //
 };
 
 const BASE: u64 = 0x1000;
 const DATA: u64 = 0x10000;
 const SIZE: u16 = 16;
 const BUFFERS: u64 = 30_000;
-
-/// Rings somebody up; once is enough until they look.
-fn ring_up(bell: &SyncSender<()>) {
-    let _ = bell.try_send(());
-}
-
-fn sleep(bell: &Receiver<()>, who: &str) {
-    bell.recv_timeout(Duration::from_secs(20))
-        .unwrap_or_else(|_| panic!("the {who} is not woken"));
-}
 
 fn device(guest: &Guest, mut queue: Queue<Vec<Slot>>, bell: &Receiver<()>, irq: &SyncSender<()>) {
     let mut done = 0;
@@ -69,7 +64,7 @@ fn device(guest: &Guest, mut queue: Queue<Vec<Slot>>, bell: &Receiver<()>, irq: 
             ring_up(irq);
         }
         if batch == 0 && !queue.enable_kicks(guest).unwrap() {
-            sleep(bell, "device");
+            assert!(sleep(bell, "device"));
         }
     }
 }
@@ -108,7 +103,7 @@ fn driver_side(region: &Region, mut ring: Ring, irq: &Receiver<()>, bell: &SyncS
         // Not for more than the device has.
         let wait = (1 + done % 3 * 2).min(added - done) as u16;
         if taken == 0 && !ring.enable_interrupts(wait) {
-            sleep(irq, "driver");
+            assert!(sleep(irq, "driver"));
         }
     }
 }
