@@ -24,12 +24,12 @@
 //! The queue allocates nothing. It remembers the chains in flight in [`Slot`]s that the caller
 //! provides, one for each entry of the ring.
 
-mod chain;
+pub(crate) mod chain;
 mod error;
 mod flight;
 mod packed;
-mod split;
-mod window;
+pub(crate) mod split;
+pub(crate) mod window;
 
 pub use self::{
     chain::{

@@ -408,28 +408,17 @@ where
         if (written as usize) < bytes.len() {
             return Ok(());
         }
-        let mut rest = &mut *bytes;
-        for (addr, len) in self.shadow.pieces(head) {
-            let (piece, more) = rest.split_at_mut(rest.len().min(len as usize));
-            guest.read(addr, piece).map_err(RingError::from)?;
-            rest = more;
-            if rest.is_empty() {
-                break;
-            }
-        }
+        let pieces = || self.shadow.pieces(head);
+        across(pieces(), bytes.len(), |addr, part| {
+            guest.read(addr, bytes.get_mut(part).unwrap_or(&mut []))
+        })?;
         let Some(header) = Header::parse(bytes, self.config.order) else {
             return Ok(());
         };
         let swapped = header.to_bytes(self.config.guest.byte_order);
-        let mut rest = swapped.get(..bytes.len()).unwrap_or(&[]);
-        for (addr, len) in self.shadow.pieces(head) {
-            let (piece, more) = rest.split_at(rest.len().min(len as usize));
-            guest.write(addr, piece).map_err(RingError::from)?;
-            rest = more;
-            if rest.is_empty() {
-                break;
-            }
-        }
+        across(pieces(), bytes.len(), |addr, part| {
+            guest.write(addr, swapped.get(part).unwrap_or(&[]))
+        })?;
         // The guest may have written to it meanwhile. Whatever it says, the hardware does not use
         // more buffers than it has.
         let others = self.queue.in_flight().saturating_sub(1);
@@ -500,15 +489,10 @@ where
                 if !self.shadow.has_room(count)? {
                     return Ok(false);
                 }
-                let mut rest = &mut *bytes;
-                for piece in pieces.iter() {
-                    let (part, more) = rest.split_at_mut(rest.len().min(piece.len as usize));
-                    guest.read(piece.addr, part).map_err(RingError::from)?;
-                    rest = more;
-                    if rest.is_empty() {
-                        break;
-                    }
-                }
+                let places = pieces.iter().map(|piece| (piece.addr, piece.len));
+                across(places, bytes.len(), |addr, part| {
+                    guest.read(addr, bytes.get_mut(part).unwrap_or(&mut []))
+                })?;
                 let pieces = pieces.get_mut(skipped..).unwrap_or(&mut []);
                 if let Some(first) = pieces.first_mut() {
                     first.addr = first.addr.wrapping_add(u64::from(within));
@@ -523,6 +507,29 @@ where
             }
         }
     }
+}
+
+/// Calls `each` for each of `pieces`, addresses and lengths, with its address and which of the first
+/// `len` bytes of them all are there, until that is all of these.
+///
+/// # Errors
+///
+/// The first one of `each`.
+fn across(
+    pieces: impl Iterator<Item = (u64, u32)>,
+    len: usize,
+    mut each: impl FnMut(u64, Range<usize>) -> Result<(), Fault>,
+) -> Result<(), RelayError> {
+    let mut at = 0;
+    for (addr, here) in pieces {
+        let end = len.min(at + here as usize);
+        each(addr, at..end).map_err(RingError::from)?;
+        at = end;
+        if at == len {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// How many of `pieces` hold nothing but the first `header` bytes, and how many bytes of the next

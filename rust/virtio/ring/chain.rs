@@ -12,12 +12,12 @@ use super::{
 };
 
 /// The bytes of a descriptor, of either layout.
-pub(super) const DESC_SIZE: usize = 16;
+pub(crate) const DESC_SIZE: usize = 16;
 
 /// Descriptor flag: the chain continues.
-pub(super) const NEXT: u16 = 1 << 0;
+pub(crate) const NEXT: u16 = 1 << 0;
 /// Descriptor flag: the device writes to the buffer.
-pub(super) const WRITE: u16 = 1 << 1;
+pub(crate) const WRITE: u16 = 1 << 1;
 /// Descriptor flag: the buffer is a table of descriptors.
 pub(super) const INDIRECT: u16 = 1 << 2;
 

@@ -26,14 +26,14 @@ use super::{
 };
 
 /// `flags` of the available ring: no used buffer notifications.
-const NO_INTERRUPT: u16 = 1;
+pub(crate) const NO_INTERRUPT: u16 = 1;
 /// `flags` of the used ring: no available buffer notifications.
-const NO_NOTIFY: u16 = 1;
+pub(crate) const NO_NOTIFY: u16 = 1;
 
 /// Offsets in the available and the used ring.
-const FLAGS: u64 = 0;
-const IDX: u64 = 2;
-const RING: u64 = 4;
+pub(crate) const FLAGS: u64 = 0;
+pub(crate) const IDX: u64 = 2;
+pub(crate) const RING: u64 = 4;
 
 /// How many entries of the available ring are read at once.
 const AHEAD: usize = 16;

@@ -13,6 +13,19 @@ use crate::{
     memory::Memory,
     net::header::MAX_LEN,
     ring::{
+        chain::{
+            DESC_SIZE,
+            NEXT,
+            WRITE, //
+        },
+        split::{
+            FLAGS,
+            IDX,
+            NO_INTERRUPT,
+            NO_NOTIFY,
+            RING, //
+        },
+        window,
         Chain,
         ConfigError,
         Segment,
@@ -21,26 +34,11 @@ use crate::{
 };
 
 /// The bytes of a descriptor.
-const DESC: u64 = 16;
+const DESC: u64 = DESC_SIZE as u64;
 /// What is between the headers of two chains, in bytes.
 const HEADER: u64 = 16;
 /// What the areas that different sides write to are apart, in bytes.
 const APART: u64 = 64;
-
-/// Descriptor flag: the chain continues.
-const NEXT: u16 = 1;
-/// Descriptor flag: the device writes to the buffer.
-const WRITE: u16 = 2;
-
-/// `flags` of the available ring: no used buffer notifications.
-const NO_INTERRUPT: u16 = 1;
-/// `flags` of the used ring: no available buffer notifications.
-const NO_NOTIFY: u16 = 1;
-
-/// Offsets in the available and the used ring.
-const FLAGS: u64 = 0;
-const IDX: u64 = 2;
-const RING: u64 = 4;
 
 /// No descriptor. Rings have at most 32768.
 const NONE: u16 = u16::MAX;
@@ -340,8 +338,8 @@ impl<E: DerefMut<Target = [Entry]>> Shadow<E> {
         mem.fence();
         if self.event_index {
             let event = self.load(mem, self.avail_event())?;
-            // Whether the entry named is among those that were added.
-            return Ok(self.avail.wrapping_sub(event).wrapping_sub(1) < since);
+            let ahead = self.avail.wrapping_sub(event);
+            return Ok(window::passed(ahead.into(), since.into()));
         }
         Ok(self.load(mem, self.layout.device() + FLAGS)? & NO_NOTIFY == 0)
     }
