@@ -214,14 +214,15 @@ impl Machine {
                 changes.put(objects, index, select, &fields(index), None)?;
             }
         }
-        if begin {
+        let filter = begin.then(|| self.filter()).transpose()?;
+        let mac = self.settings().lock().config.mac();
+        let features = self.ask(|life| life.features());
+        if let Some(filter) = &filter {
             let receivers = objects.receivers(pairs)?;
-            let filter = self.filter()?;
-            let mac = self.settings().lock().config.mac();
             let wanted = Wanted {
-                filter: &filter,
+                filter,
                 mac,
-                features: self.ask(|life| life.features()),
+                features,
                 receivers: &receivers,
                 // A driver that begins has not said yet.
                 scaling: None,
@@ -229,14 +230,11 @@ impl Machine {
             objects.steering.change(&mut changes.batch, &wanted)?;
         }
         let (mut replies, result) = changes.run(objects)?;
-        if begin {
+        if let Some(filter) = &filter {
             objects.steering.changed(&mut replies)?;
             let (era, domain) = (objects.era.clone(), objects.domain());
             objects.steering.rehash(&era, domain, None)?;
-            let mac = self.settings().lock().config.mac();
-            let filter = self.filter()?;
-            let features = self.ask(|life| life.features());
-            objects.station.tell(&objects.era, mac, features, &filter);
+            objects.station.tell(&objects.era, mac, features, filter);
         }
         Ok(result?)
     }
