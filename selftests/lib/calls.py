@@ -2,15 +2,16 @@
 """Calls of vhost-vdpa, whoever makes them, and how long each takes."""
 
 import collections
+import contextlib
 import os
 import re
 
-import kicks
 import vdpa
+from tracing import GROUP, TRACING, add, prepare
 
-DYNAMIC = f"{kicks.TRACING}/dynamic_events"
-INSTANCE = f"{kicks.TRACING}/instances/{kicks.GROUP}"
-EVENTS = f"{INSTANCE}/events/{kicks.GROUP}"
+DYNAMIC = f"{TRACING}/dynamic_events"
+INSTANCE = f"{TRACING}/instances/{GROUP}"
+EVENTS = f"{INSTANCE}/events/{GROUP}"
 
 # By ioctl, and by a message about memory, of which there is no number.
 FUNCTIONS = {"ioctl": "vhost_vdpa_unlocked_ioctl", "message": "vhost_vdpa_chr_write_iter"}
@@ -25,22 +26,29 @@ Call = collections.namedtuple("Call", "kind number begin seconds")
 class Calls:
     """Calls in the context."""
 
+    def __init__(self):
+        self._stack = None
+
     def __enter__(self):
-        if not os.path.exists(DYNAMIC):
-            vdpa.sh("mount", "-t", "tracefs", "tracefs", kicks.TRACING)
-        for kind, function in FUNCTIONS.items():
-            kicks.add(DYNAMIC, f"f:{kicks.GROUP}/call_{kind} {function} number=$arg2:x32")
-            kicks.add(DYNAMIC, f"f:{kicks.GROUP}/back_{kind} {function}%return")
-        os.mkdir(INSTANCE)
-        vdpa.write(f"{EVENTS}/enable", "1")
+        prepare()
+        with contextlib.ExitStack() as stack:
+            for kind, function in FUNCTIONS.items():
+                self._probe(stack, f"call_{kind}", f"{function} number=$arg2:x32")
+                self._probe(stack, f"back_{kind}", f"{function}%return")
+            os.mkdir(INSTANCE)
+            stack.callback(os.rmdir, INSTANCE)
+            vdpa.write(f"{EVENTS}/enable", "1")
+            stack.callback(vdpa.write, f"{EVENTS}/enable", "0")
+            self._stack = stack.pop_all()
         return self
 
+    @staticmethod
+    def _probe(stack, name, words):
+        add(DYNAMIC, f"f:{GROUP}/{name} {words}")
+        stack.callback(add, DYNAMIC, f"-:{GROUP}/{name}")
+
     def __exit__(self, *_):
-        vdpa.write(f"{EVENTS}/enable", "0")
-        os.rmdir(INSTANCE)
-        for kind in FUNCTIONS:
-            for way in ("call", "back"):
-                kicks.add(DYNAMIC, f"-:{kicks.GROUP}/{way}_{kind}")
+        self._stack.close()
 
     def all(self):
         """Those that have returned so far, in the order in which they were made."""

@@ -4,14 +4,12 @@ kick_vq for each.  Guests that ring doorbells of hardware themselves cause none.
 """
 
 import collections
-import os
 import re
 
 import vdpa
+from tracing import GROUP, TRACING, add, prepare
 
-TRACING = "/sys/kernel/tracing"
 PROBES = f"{TRACING}/kprobe_events"
-GROUP = "rust_vdpa_selftests"
 EVENT = f"{TRACING}/events/{GROUP}/kick"
 
 # handle_vq_kick(work) of vhost_vdpa does nothing else.  The work is a part of
@@ -25,24 +23,11 @@ COUNTS = "hist:keys=device,work"
 PLACES = "hist:keys=device,first,second"
 
 
-def add(name, words):
-    """Adds a probe or a trigger, or takes it away, and leaves all others: what
-    opens such a file to write it anew takes them away.
-    """
-    # Python looks for the end of what it appends to, and these have none.
-    file = os.open(name, os.O_WRONLY | os.O_APPEND)
-    try:
-        os.write(file, words.encode())
-    finally:
-        os.close(file)
-
-
 class Kicks:
     """Kicks in the context, by device and queue.  Devices stay in it."""
 
     def __enter__(self):
-        if not os.path.exists(PROBES):
-            vdpa.sh("mount", "-t", "tracefs", "tracefs", TRACING)
+        prepare()
         add(PROBES, PROBE)
         try:
             for trigger in (COUNTS, PLACES):
