@@ -44,6 +44,8 @@ pub struct Config {
     /// The features without which device and platform cannot serve a driver: for instance
     /// ORDER_PLATFORM where memory accesses are not ordered as processors see them.
     pub required: Features,
+    /// Whether the device can serve legacy drivers.
+    pub legacy: bool,
     /// Whether the device can serve legacy drivers of big-endian guests.
     pub big_endian: bool,
     /// Checks that the features a driver acknowledged make sense together for this class of
@@ -87,11 +89,16 @@ pub struct Lifecycle {
 }
 
 impl Lifecycle {
-    /// Makes the state of a new device that lets any driver in, little-endian ones if legacy.
+    /// Makes the state of a new device that lets any driver in that it can serve, little-endian
+    /// ones if legacy.
     pub fn new(config: Config) -> Self {
+        let legacy = match config.legacy {
+            true => Legacy::Allow,
+            false => Legacy::Off,
+        };
         Self {
             config,
-            legacy: Legacy::Allow,
+            legacy,
             byte_order: ByteOrder::Little,
             big: QueueSet::EMPTY,
             mapped: false,
@@ -218,6 +225,18 @@ impl Lifecycle {
         self.byte_order
     }
 
+    /// Returns the byte order legacy drivers have in a virtqueue, as it was set; that of the
+    /// device for a virtqueue that is not there.
+    pub fn legacy_queue_byte_order(&self, queue: u16) -> ByteOrder {
+        if queue >= self.queues() {
+            self.byte_order
+        } else if self.big.contains(queue) {
+            ByteOrder::Big
+        } else {
+            ByteOrder::Little
+        }
+    }
+
     /// Returns the byte order of the configuration space as the driver sees it.
     ///
     /// While it is undecided who the driver is, that is little-endian unless it can only be, or
@@ -237,8 +256,8 @@ impl Lifecycle {
 
     /// Returns the byte order of a virtqueue, and of the headers and commands that go through it.
     pub fn queue_byte_order(&self, queue: u16) -> ByteOrder {
-        if self.acknowledged.legacy() && self.big.contains(queue) {
-            ByteOrder::Big
+        if self.acknowledged.legacy() {
+            self.legacy_queue_byte_order(queue)
         } else {
             ByteOrder::Little
         }
@@ -501,6 +520,13 @@ impl Lifecycle {
     fn set_legacy(&mut self, legacy: Legacy) -> Result<Actions, Refusal> {
         if self.phase != Phase::Idle || self.driver().is_some() {
             return Err(Refusal::Running);
+        }
+        match legacy {
+            Legacy::Off if self.config.offered.legacy() => return Err(Refusal::NoModern),
+            Legacy::Allow | Legacy::Require if !self.config.legacy => {
+                return Err(Refusal::NoLegacy)
+            }
+            _ => {}
         }
         self.legacy = legacy;
         Ok(Actions::NONE)

@@ -205,6 +205,7 @@ impl Management for Manager {
             offered,
             // Software on the processors that the driver runs on needs no more than they promise.
             required: Features::NONE,
+            legacy: true,
             big_endian: true,
             check: features::check,
         });

@@ -138,22 +138,17 @@ impl NetDevice {
             .inspect_err(|failure| {
                 dev_err!(device, "{}: not made: {}\n", name, Show(failure));
             })?;
-        let mut life = Lifecycle::new(Config {
+        let life = Lifecycle::new(Config {
             queues: offer.queues(),
             offered: offer.features,
             required: Features::NONE,
+            legacy,
             big_endian: false,
             check: features::check,
         });
-        let admitted = match legacy {
-            true => offer.legacy,
-            false => Legacy::Off,
-        };
         if !legacy && offer.legacy != Legacy::Off {
             dev_info!(device, "{}: the firmware serves no legacy drivers\n", name);
         }
-        life.handle(Event::SetLegacy(admitted))
-            .map_err(|_| EINVAL)?;
 
         function.has_served();
         let machine = Machine::new(Parts {

@@ -194,6 +194,10 @@ pub enum Refusal {
     LegacyOff,
     /// Not a legacy driver, where only those are let in.
     LegacyRequired,
+    /// Legacy drivers are to be let in, and the device cannot serve them.
+    NoLegacy,
+    /// Only drivers of virtio 1.0 and later are to be let in, and the device offers no VERSION_1.
+    NoModern,
     /// The driver gives physical addresses, and nobody has mapped memory for the device.
     NoMap,
     /// The device cannot serve big-endian drivers.
@@ -229,9 +233,23 @@ impl Refusal {
             | Self::Stopping
             | Self::StopFailed
             | Self::Stopped => RefusalKind::Busy,
-            Self::BigEndian => RefusalKind::Unsupported,
+            Self::NoLegacy | Self::NoModern | Self::BigEndian => RefusalKind::Unsupported,
             Self::Broken => RefusalKind::Broken,
         }
+    }
+
+    /// Returns whether asking again is of no use, at any time, until the administrator changes his
+    /// mind about who is let in. Such a refusal is to be logged, since whoever asked may be told no
+    /// more than that it failed.
+    pub fn lasts(self) -> bool {
+        matches!(
+            self,
+            Self::LegacyOff
+                | Self::LegacyRequired
+                | Self::NoLegacy
+                | Self::NoModern
+                | Self::BigEndian
+        )
     }
 }
 
@@ -249,12 +267,24 @@ impl fmt::Display for Refusal {
                 )
             }
             Self::Required(bits) => write!(f, "the driver must acknowledge features {bits:#x}"),
-            Self::LegacyOff => f.write_str("legacy drivers are switched off"),
-            Self::LegacyRequired => f.write_str("only legacy drivers are let in"),
+            Self::LegacyOff => {
+                f.write_str("attribute legacy is off, and a legacy driver came (no VERSION_1)")
+            }
+            Self::LegacyRequired => {
+                f.write_str("attribute legacy is require, and a modern driver came (VERSION_1)")
+            }
+            Self::NoLegacy => {
+                f.write_str("attribute legacy stays off: the device cannot serve legacy drivers")
+            }
+            Self::NoModern => {
+                f.write_str("attribute legacy cannot be off: the device offers no VERSION_1")
+            }
             Self::NoMap => {
                 f.write_str("the driver bypasses address translation and no memory is mapped")
             }
-            Self::BigEndian => f.write_str("big-endian legacy drivers are not supported"),
+            Self::BigEndian => f.write_str(
+                "attribute legacy_byte_order stays little: the device knows no big-endian rings",
+            ),
             Self::Running => f.write_str("not while the device runs"),
             Self::NotRunning => f.write_str("the device does not run"),
             Self::Stopping => f.write_str("the device is stopping"),

@@ -32,6 +32,7 @@ fn device(queues: u16) -> Lifecycle {
         queues,
         offered: OFFERED,
         required: Features::NONE,
+        legacy: true,
         big_endian: true,
         check: net::features::check,
     })

@@ -191,6 +191,7 @@ fn features_not_offered_are_refused_but_for_the_one_vmms_force() {
         queues: 2,
         offered: OFFERED - Features::ACCESS_PLATFORM,
         required: Features::NONE,
+        legacy: true,
         big_endian: false,
         check: net::features::check,
     });
@@ -220,6 +221,7 @@ fn features_that_the_platform_needs_are_insisted_on() {
         queues: 2,
         offered: OFFERED | Features::ORDER_PLATFORM,
         required: Features::ORDER_PLATFORM,
+        legacy: true,
         big_endian: false,
         check: net::features::check,
     });
@@ -263,6 +265,54 @@ fn the_administrator_lets_in_whom_he_likes() {
 }
 
 #[test]
+fn a_driver_that_is_not_let_in_any_more_is_refused_at_the_next_step() {
+    for (features, legacy, refusal) in [
+        (LEGACY, Legacy::Off, Refusal::LegacyOff),
+        (MODERN, Legacy::Require, Refusal::LegacyRequired),
+    ] {
+        for step in [status::FEATURES_OK, status::DRIVER_OK] {
+            let mut device = device(2);
+            ok(&mut device, Event::SetFeatures(features));
+            ok(&mut device, Event::SetLegacy(legacy));
+            let actions = device.handle(Event::SetStatus(step | 3)).unwrap();
+            assert_eq!(actions.refused, Some(refusal));
+            assert_eq!(device.status() & step, 0);
+            assert_eq!(device.driver(), None);
+        }
+    }
+}
+
+#[test]
+fn a_device_that_serves_one_kind_of_driver_stays_so() {
+    let config = device(2).config;
+    let mut modern = Lifecycle::new(Config {
+        legacy: false,
+        big_endian: false,
+        ..config
+    });
+    assert_eq!(modern.legacy(), Legacy::Off);
+    assert_eq!(modern.legacy_support(), LegacySupport::None);
+    for legacy in [Legacy::Allow, Legacy::Require] {
+        let refusal = modern.handle(Event::SetLegacy(legacy)).unwrap_err();
+        assert_eq!(refusal, Refusal::NoLegacy);
+        assert_eq!(refusal.kind(), RefusalKind::Unsupported);
+        assert!(refusal.lasts());
+    }
+    ok(&mut modern, Event::SetLegacy(Legacy::Off));
+
+    let mut old = Lifecycle::new(Config {
+        offered: OFFERED - Features::VERSION_1,
+        ..config
+    });
+    assert_eq!(old.legacy(), Legacy::Allow);
+    let refusal = old.handle(Event::SetLegacy(Legacy::Off)).unwrap_err();
+    assert_eq!(refusal, Refusal::NoModern);
+    assert_eq!(refusal.kind(), RefusalKind::Unsupported);
+    ok(&mut old, Event::SetLegacy(Legacy::Require));
+    ok(&mut old, Event::SetLegacy(Legacy::Allow));
+}
+
+#[test]
 fn byte_order_is_the_legacy_drivers_alone() {
     let mut device = device(2);
     ok(&mut device, Event::SetByteOrder(ByteOrder::Big));
@@ -285,6 +335,10 @@ fn byte_order_is_the_legacy_drivers_alone() {
     ok(&mut device, Event::SetStatus(0xf));
     assert_eq!(device.queue_byte_order(RX), ByteOrder::Big);
     assert_eq!(device.queue_byte_order(TX), ByteOrder::Little);
+    assert_eq!(device.legacy_queue_byte_order(TX), ByteOrder::Little);
+    // The device's own is as it was set, and goes for what is no virtqueue.
+    assert_eq!(device.legacy_byte_order(), ByteOrder::Big);
+    assert_eq!(device.legacy_queue_byte_order(2), ByteOrder::Big);
 }
 
 #[test]
@@ -298,6 +352,8 @@ fn big_endian_is_refused_early_where_it_cannot_be_served() {
         .handle(Event::SetByteOrder(ByteOrder::Big))
         .unwrap_err();
     assert_eq!(refusal.kind(), RefusalKind::Unsupported);
+    assert!(refusal.lasts());
+    ok(&mut device, Event::SetByteOrder(ByteOrder::Little));
 }
 
 /// A device of two queues that runs both.

@@ -2,15 +2,16 @@
 
 //! Takes every step of an alphabet in every state the machine can reach from the first.
 //!
-//! With two queues and this alphabet the states are finite: some 50 000, the farthest 14 steps from
-//! the first. The search ends when there are no new ones, so that sequences of any length are
-//! covered.
+//! With two queues and this alphabet the states are finite: some 50 000 of a transitional device, the
+//! farthest 14 steps from the first. The search ends when there are no new ones, so that sequences of
+//! any length are covered. It is made for each kind of device: transitional with both byte orders and
+//! with one, modern only, and legacy only.
 
 use super::monitor::{Monitor, Step};
-use super::{device, LEGACY, MODERN};
+use super::{device, LEGACY, MODERN, OFFERED};
 use crate::byte_order::ByteOrder;
 use crate::features::Features;
-use crate::lifecycle::{status, Event, Legacy, Phase};
+use crate::lifecycle::{status, Config, Event, Legacy, Lifecycle, Phase};
 use crate::net;
 
 /// Modern, with MQ but without the CTRL_VQ that it needs.
@@ -44,6 +45,7 @@ fn alphabet() -> Vec<Step> {
         Step::Event(Event::SetByteOrder(ByteOrder::Little)),
         Step::Event(Event::SetByteOrder(ByteOrder::Big)),
         Step::Event(Event::SetQueueByteOrder(1, ByteOrder::Big)),
+        Step::Event(Event::SetQueueByteOrder(2, ByteOrder::Big)),
         Step::Event(Event::SetLegacy(Legacy::Off)),
         Step::Event(Event::SetLegacy(Legacy::Allow)),
         Step::Event(Event::SetLegacy(Legacy::Require)),
@@ -106,8 +108,9 @@ fn number(monitor: &Monitor) -> usize {
     number
 }
 
-#[test]
-fn every_reachable_state_keeps_the_rules() {
+/// Takes every step in every state that is reached from `first`. Returns the number of states, and
+/// the number of steps to the farthest of them.
+fn explore(first: Lifecycle) -> (usize, usize) {
     let alphabet = alphabet();
     let mut seen = vec![0u64; 1 << (8 + 3 + 3 + 2 + 1 + 1 + 8 - 6)];
     let mut new_to = |monitor: &Monitor| {
@@ -118,7 +121,7 @@ fn every_reachable_state_keeps_the_rules() {
         new
     };
 
-    let first = Monitor::new(device(2));
+    let first = Monitor::new(first);
     assert!(new_to(&first));
     let mut frontier = vec![first];
     let (mut states, mut steps, mut depth) = (1, 0, 0);
@@ -140,6 +143,35 @@ fn every_reachable_state_keeps_the_rules() {
     }
 
     println!("{states} states, {steps} steps taken, the farthest state {depth} steps away");
-    // A search that has found little has checked little.
-    assert!(states > 10_000 && depth >= 10);
+    (states, depth)
+}
+
+#[test]
+fn every_reachable_state_keeps_the_rules() {
+    let transitional = device(2).config;
+    let little = Config {
+        big_endian: false,
+        ..transitional
+    };
+    let modern = Config {
+        legacy: false,
+        ..little
+    };
+    let old = Config {
+        offered: OFFERED - Features::VERSION_1,
+        ..transitional
+    };
+    for (config, least) in [
+        (transitional, 10_000),
+        (little, 2_000),
+        (modern, 1_000),
+        (old, 2_000),
+    ] {
+        let (states, depth) = explore(Lifecycle::new(config));
+        // A search that has found little has checked little.
+        assert!(
+            states > least && depth >= 10,
+            "{states} states, {depth} steps"
+        );
+    }
 }

@@ -5,7 +5,8 @@
 use crate::byte_order::ByteOrder;
 use crate::features::Features;
 use crate::lifecycle::{
-    status, Actions, ConfigWrite, Driver, Event, Kick, Legacy, Lifecycle, Phase, QueueSet, Refusal,
+    status, Actions, ConfigWrite, Driver, Event, Kick, Legacy, LegacySupport, Lifecycle, Phase,
+    QueueSet, Refusal, RefusalKind,
 };
 
 /// One step in the life of a device.
@@ -59,7 +60,12 @@ impl Monitor {
             Step::Kick(queue) => return self.kick(queue),
         };
         let before = self.machine.clone();
-        match self.machine.handle(event) {
+        let answer = self.machine.handle(event);
+        if let Some(expected) = administered(event, &before) {
+            let kind = answer.as_ref().map(drop).map_err(|refusal| refusal.kind());
+            assert_eq!(kind, expected, "{event:?}: {before:?}");
+        }
+        match answer {
             Ok(actions) => {
                 self.check_actions(event, &before, &actions);
                 self.check_status(event, &before, &actions);
@@ -273,6 +279,30 @@ impl Monitor {
             ));
         }
 
+        // What the device cannot do it never does, whoever asked.
+        let config = &machine.config;
+        if !config.legacy {
+            assert_ne!(machine.driver(), Some(Driver::Legacy));
+            assert_eq!(machine.legacy_support(), LegacySupport::None);
+        }
+        if config.offered.legacy() {
+            assert_ne!(machine.driver(), Some(Driver::Modern));
+        }
+        if !config.big_endian {
+            assert_eq!(machine.config_byte_order(), ByteOrder::Little);
+            assert_ne!(machine.legacy_support(), LegacySupport::AnyEndian);
+            for queue in 0..machine.queues() {
+                assert_eq!(machine.queue_byte_order(queue), ByteOrder::Little);
+            }
+        }
+        // A legacy driver is served in the order that was set, and no other.
+        if machine.driver() == Some(Driver::Legacy) {
+            assert_eq!(machine.config_byte_order(), machine.legacy_byte_order());
+            for queue in 0..machine.queues() {
+                let set = machine.legacy_queue_byte_order(queue);
+                assert_eq!(machine.queue_byte_order(queue), set);
+            }
+        }
         if machine.driver() == Some(Driver::Modern) {
             assert_eq!(machine.config_byte_order(), ByteOrder::Little);
             for queue in 0..machine.queues() {
@@ -298,10 +328,35 @@ impl Monitor {
     }
 }
 
+/// Says independently what becomes of an administrator's or a VMM's wish about legacy drivers:
+/// nothing if `event` is none.
+fn administered(event: Event, before: &Lifecycle) -> Option<Result<(), RefusalKind>> {
+    let there = |queue| queue < before.queues();
+    let driven = before.status() & (status::FEATURES_OK | status::DRIVER_OK) != 0;
+    let busy = before.phase != Phase::Idle;
+    let refusal = match event {
+        Event::SetLegacy(_) if busy || driven => Some(RefusalKind::Busy),
+        Event::SetLegacy(Legacy::Off) => {
+            let modern = (before.config.offered.bits() >> 32) & 1 == 1;
+            (!modern).then_some(RefusalKind::Unsupported)
+        }
+        Event::SetLegacy(_) => (!before.config.legacy).then_some(RefusalKind::Unsupported),
+        Event::SetQueueByteOrder(queue, _) if !there(queue) => Some(RefusalKind::Invalid),
+        Event::SetByteOrder(_) | Event::SetQueueByteOrder(..) if busy => Some(RefusalKind::Busy),
+        Event::SetByteOrder(order) | Event::SetQueueByteOrder(_, order) => {
+            let can = order == ByteOrder::Little || before.config.big_endian;
+            (!can).then_some(RefusalKind::Unsupported)
+        }
+        _ => return None,
+    };
+    Some(refusal.map_or(Ok(()), Err))
+}
+
 /// Says independently whether the features acknowledged can be served.
 fn acceptable(machine: &Lifecycle) -> bool {
     let acknowledges = |bit: u32| (machine.acknowledged().bits() >> bit) & 1 == 1;
     let legacy = !acknowledges(32);
+    let can = !legacy || machine.config.legacy;
     let let_in = match machine.legacy() {
         Legacy::Off => !legacy,
         Legacy::Allow => true,
@@ -311,7 +366,7 @@ fn acceptable(machine: &Lifecycle) -> bool {
     let offered = (0..64).all(|bit| offers(bit) || !acknowledges(bit));
     // MQ without CTRL_VQ is the one choice that these tests make and the standard forbids.
     let sensible = legacy || acknowledges(17) || !acknowledges(22);
-    let_in && offered && sensible
+    can && let_in && offered && sensible
 }
 
 /// Everything in a machine that can change.

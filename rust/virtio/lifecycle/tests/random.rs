@@ -8,7 +8,7 @@ use super::monitor::{Monitor, Step};
 use super::{device, LEGACY, MODERN, OFFERED};
 use crate::byte_order::ByteOrder;
 use crate::features::Features;
-use crate::lifecycle::{Event, Legacy};
+use crate::lifecycle::{Config, Event, Legacy, Lifecycle};
 
 fn features() -> impl Strategy<Value = Features> {
     prop_oneof![
@@ -22,6 +22,23 @@ fn features() -> impl Strategy<Value = Features> {
 
 fn order() -> impl Strategy<Value = ByteOrder> {
     prop_oneof![Just(ByteOrder::Little), Just(ByteOrder::Big)]
+}
+
+/// A device of any kind.
+fn kind(queues: u16) -> impl Strategy<Value = Lifecycle> {
+    any::<[bool; 3]>().prop_map(move |[legacy, big_endian, modern]| {
+        let version = match modern {
+            true => Features::VERSION_1,
+            false => Features::NONE,
+        };
+        Lifecycle::new(Config {
+            // One that serves nobody is made by nobody.
+            legacy: legacy || !modern,
+            big_endian,
+            offered: (OFFERED - Features::VERSION_1) | version,
+            ..device(queues).config
+        })
+    })
 }
 
 fn step(queues: u16) -> impl Strategy<Value = Step> {
@@ -59,16 +76,16 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn many_queues_live_long(steps in prop::collection::vec(step(33), 1..400)) {
-        let mut monitor = Monitor::new(device(33));
+    fn many_queues_live_long(first in kind(33), steps in prop::collection::vec(step(33), 1..400)) {
+        let mut monitor = Monitor::new(first);
         for step in steps {
             monitor.step(step);
         }
     }
 
     #[test]
-    fn few_queues_live_long(steps in prop::collection::vec(step(1), 1..400)) {
-        let mut monitor = Monitor::new(device(1));
+    fn few_queues_live_long(first in kind(1), steps in prop::collection::vec(step(1), 1..400)) {
+        let mut monitor = Monitor::new(first);
         for step in steps {
             monitor.step(step);
         }
