@@ -40,6 +40,7 @@ use vdpa_bindings::vdpa_notification_area;
 use crate::{
     callback::Callbacks,
     count::Counted,
+    legacy::Attributes,
     memory::{
         identity,
         refusal,
@@ -399,9 +400,11 @@ impl<T: Operations> Unregistered<T> {
         let this = vdpa.cast::<Device<T>>();
 
         // SAFETY: The allocation is as large as `Device<T>`, and nobody else knows of it. The
-        // address spaces live as long as the parts, which live as long as the device.
+        // address spaces live as long as the parts, which live as long as the device. The groups
+        // are static, and C does not write to them.
         unsafe {
             *(*this).parts.get() = KBox::into_raw(parts);
+            (*vdpa).dev.groups = Attributes::<T>::GROUPS.as_ptr().cast_mut();
             match &spaces {
                 Some(spaces) if T::SOFTWARE => {
                     (*vdpa).vmap.group = Arc::as_ptr(spaces).cast_mut().cast()

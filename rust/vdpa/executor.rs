@@ -80,7 +80,8 @@ pub trait Execute: Sized {
     fn notify_config(&self);
 
     /// Says why an event was refused, or why the device did not show what the driver wrote to the
-    /// status field: the latter is worth a message.
+    /// status field. The latter is worth a message, and so is a refusal that
+    /// [lasts](Refusal::lasts).
     fn refused(&self, refusal: Refusal, shown: bool);
 
     /// Waits until it is one's turn to do something to the device. May sleep.

@@ -101,6 +101,7 @@ pub mod device;
 pub mod executor;
 pub mod frame;
 mod iotlb;
+mod legacy;
 pub mod memory;
 pub mod mgmt;
 pub mod notification;

@@ -13,6 +13,13 @@ use kernel::{
     mm::Mm,
     prelude::*, //
 };
+use virtio::{
+    byte_order::ByteOrder,
+    lifecycle::{
+        Legacy,
+        LegacySupport, //
+    }, //
+};
 
 use crate::{
     memory::Snapshot,
@@ -241,7 +248,54 @@ pub trait Operations: Send + Sync + Sized + 'static {
     fn get_device_features(dev: &Device<Self>) -> u64;
 
     /// Additional features of the vhost-vdpa interface the device offers (`VHOST_BACKEND_F_*`).
+    /// What VMMs are told of legacy drivers the crate adds, if there is
+    /// [`Self::get_legacy_support`].
     fn get_backend_features(_dev: &Device<Self>) -> u64 {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// Which legacy drivers the device can serve, if they are let in.
+    ///
+    /// This operation, [`Self::get_legacy`], [`Self::set_legacy`], [`Self::get_byte_order`] and
+    /// [`Self::set_byte_order`] come together. A device that has them has the attributes `legacy`
+    /// and `legacy_byte_order` in its directory in sysfs, and tells VMMs
+    /// `VHOST_BACKEND_F_LEGACY` and `VHOST_BACKEND_F_LEGACY_BE`. What they mean is what
+    /// [`Lifecycle`](virtio::lifecycle::Lifecycle) says of them; all may be called at any time
+    /// while the device is registered, also by several at once.
+    fn get_legacy_support(_dev: &Device<Self>) -> LegacySupport {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// Which drivers are let in.
+    fn get_legacy(_dev: &Device<Self>) -> Legacy {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// The administrator chooses which drivers are let in. It stays so over resets.
+    ///
+    /// # Errors
+    ///
+    /// `EBUSY` while a driver runs the device; `EOPNOTSUPP` if it cannot serve those. The latter is
+    /// in the log.
+    fn set_legacy(_dev: &Device<Self>, _legacy: Legacy) -> Result {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// The byte order that legacy drivers have, as it was set: that of the device (`None`), or of
+    /// one virtqueue with what goes through it.
+    fn get_byte_order(_dev: &Device<Self>, _index: Option<u16>) -> ByteOrder {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// Sets the byte order that legacy drivers have: of the device with its configuration space and
+    /// all its virtqueues (`None`), or of one virtqueue. It stays so over resets, and means nothing
+    /// to a driver that acknowledges VERSION_1.
+    ///
+    /// # Errors
+    ///
+    /// `EBUSY` while a driver runs the device; `EINVAL` if there is no such virtqueue; `EOPNOTSUPP`
+    /// if the device does not know that order. The latter is in the log.
+    fn set_byte_order(_dev: &Device<Self>, _index: Option<u16>, _order: ByteOrder) -> Result {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 

@@ -33,6 +33,7 @@ use vdpa_bindings::{
 
 use crate::{
     iotlb::Iotlb,
+    legacy,
     memory::Snapshot,
     ops::{
         Extent,
@@ -146,7 +147,7 @@ impl<T: Operations> VTable<T> {
             get_vq_desc_group: optional!(T::HAS_GET_VQ_DESC_GROUP, Self::get_vq_desc_group),
             get_device_features: Some(Self::get_device_features),
             get_backend_features: optional!(
-                T::HAS_GET_BACKEND_FEATURES,
+                T::HAS_GET_BACKEND_FEATURES || T::HAS_GET_LEGACY_SUPPORT,
                 Self::get_backend_features
             ),
             set_driver_features: Some(Self::set_driver_features),
@@ -403,7 +404,15 @@ impl<T: Operations> VTable<T> {
     /// See [`VTable`].
     unsafe extern "C" fn get_backend_features(vdpa: *const vdpa_device) -> u64 {
         // SAFETY: By the type's contract with C.
-        T::get_backend_features(unsafe { device(vdpa) })
+        let dev = unsafe { device(vdpa) };
+        let mut features = 0;
+        if T::HAS_GET_BACKEND_FEATURES {
+            features |= T::get_backend_features(dev);
+        }
+        if T::HAS_GET_LEGACY_SUPPORT {
+            features |= legacy::backend_features(T::get_legacy_support(dev));
+        }
+        features
     }
 
     /// # Safety

@@ -528,10 +528,11 @@ impl Execute for Machine {
 
     fn refused(&self, refusal: Refusal, shown: bool) {
         let name = self.port.name();
-        if !shown {
+        if !shown && !refusal.lasts() {
             pr_debug!("{}: {}\n", name, Show(refusal));
         } else if self.warnings.allow() {
-            pr_warn!("{}: driver refused: {}\n", name, Show(refusal));
+            let whom = if shown { "driver " } else { "" };
+            pr_warn!("{}: {}refused: {}\n", name, whom, Show(refusal));
         }
     }
 }

@@ -29,11 +29,9 @@ use vdpa::{
     Setup, //
 };
 use virtio::{
-    byte_order::ByteOrder,
     features::Features,
     lifecycle::{
         self,
-        Event,
         Lifecycle, //
     },
     net::{
@@ -125,12 +123,6 @@ module! {
     authors: ["The rust-vdpa project"],
     description: "Software virtio-net vDPA devices joined by a switch",
     license: "GPL",
-    params: {
-        legacy_big_endian: bool {
-            default: false,
-            description: "Legacy drivers of devices added from now on are big-endian",
-        },
-    },
 }
 
 /// Says why an attribute cannot be had.
@@ -200,7 +192,7 @@ impl Management for Manager {
             rss: Limits::default(),
         });
         let queues = 2 * pairs + 1;
-        let mut life = Lifecycle::new(lifecycle::Config {
+        let life = Lifecycle::new(lifecycle::Config {
             queues,
             offered,
             // Software on the processors that the driver runs on needs no more than they promise.
@@ -209,10 +201,6 @@ impl Management for Manager {
             big_endian: true,
             check: features::check,
         });
-        if *module_parameters::legacy_big_endian.value_ref() {
-            life.handle(Event::SetByteOrder(ByteOrder::Big))
-                .map_err(|_| EINVAL)?;
-        }
 
         let setup = Setup::software(queues, GROUPS, SPACES)?;
         let port = Port::new(

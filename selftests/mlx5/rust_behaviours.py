@@ -691,12 +691,22 @@ def layouts(_bench, side):
 @behaviour(26)
 def byte_order(bench, side):
     """Big-endian rings are refused when they are asked for; little-endian ones are not."""
-    with joined(bench, side) as (here, there):
+    with joined(bench, side) as (here, there), mlx5.KernelLog() as log:
         try:
             here.vhost.set_big_endian(0)
             raise AssertionError("big-endian rings are accepted")
         except OSError as error:
             assert error.errno in (errno.ENOTTY, errno.EOPNOTSUPP), error
+        # The C driver has no such attribute, and nothing is asked of it for that.
+        if side.is_ours:
+            attribute = f"{vdpa.BUS}/devices/subject/legacy_byte_order"
+            try:
+                vdpa.write(attribute, "big")
+                raise AssertionError("big-endian drivers are accepted")
+            except OSError as error:
+                assert error.errno == errno.EOPNOTSUPP, error
+            log.wait("attribute legacy_byte_order stays little", 5)
+            assert vdpa.read(attribute) == "little"
         here.start(legacy=True)
         nic.talk(here, there)
 

@@ -4,6 +4,9 @@
 two functions in two network namespaces, and what an administrator may ask for.
 """
 
+import contextlib
+import errno
+import glob
 import os
 import sys
 
@@ -255,6 +258,67 @@ def provisioned(model):
             assert config["mac"] == function.mac, config
         features = vdpa.default_features(function.mgmtdev)
         assert features & MRG_RXBUF and features & ANY_LAYOUT and features & VERSION_1, hex(features)
+
+
+def write(device, attribute, word):
+    """Writes an attribute of a device: None, or the number of the error."""
+    try:
+        vdpa.write(f"{device.sysfs}/{attribute}", word)
+    except OSError as error:
+        return error.errno
+    return None
+
+
+# Which words a device of such a function takes for who is let in, the first one by itself.
+ADMITTED = {
+    "new0": ("allow", "off", "require"),
+    "modern": ("off",),
+    "legacy": ("allow", "require"),
+}
+
+
+@suite.test(timeout=200)
+def admitted(model):
+    """Who is let in is what the administrator says, as far as the firmware serves them."""
+    for name, words in ADMITTED.items():
+        function = mlx5.functions()[name]
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(model.clean(["QueueVersion"]))
+            stack.enter_context(bound(model)(function))
+            device = stack.enter_context(vdpa.Device(function.mgmtdev, "asked"))
+            log = stack.enter_context(mlx5.KernelLog())
+            said = vdpa.read(f"{device.sysfs}/legacy")
+            assert said == words[0], f"{name}: {said}"
+            for word in ("require", "off", "allow"):
+                result = write(device, "legacy", word)
+                assert result == (None if word in words else errno.EOPNOTSUPP), (name, word, result)
+            if len(words) < 3:
+                log.wait("asked: refused: attribute legacy ", 5)
+            assert write(device, "legacy", "nobody") == errno.EINVAL
+
+
+def virtio_version_1(device):
+    """Whether the host's own driver acknowledged VERSION_1."""
+    [path] = glob.glob(f"{os.path.dirname(os.path.realpath(device.sysfs))}/virtio*/features")
+    return vdpa.read(path)[32] == "1"
+
+
+@suite.test(timeout=200)
+def own_driver(model):
+    """The host's own driver is a legacy one where only those are let in, and else a modern one."""
+    with pair(model) as (here, there):
+        for word in ("require", "off", "require", "allow"):
+            for attribute, value in (("legacy", "off"), ("legacy_byte_order", "little")):
+                assert write(here.device, attribute, value) == errno.EBUSY, attribute
+            here.device.bind(None)
+            assert write(here.device, "legacy", word) is None
+            here.device.bind("virtio_vdpa")
+            here.netdev = here.device.netdev
+            here.space.take(here.netdev, f"{here.address}/24")
+            assert virtio_version_1(here.device) == (word != "require"), word
+            for size in (56, 1400):
+                here.ping(there.address, count=20, size=size)
+                there.ping(here.address, count=20, size=size)
 
 
 if __name__ == "__main__":

@@ -25,12 +25,14 @@ use vdpa::{
     Stats, //
 };
 use virtio::{
+    byte_order::ByteOrder,
     features::Features,
     lifecycle::{
         status,
         Config,
         Event,
         Legacy,
+        LegacySupport,
         Lifecycle, //
     },
     net::{
@@ -411,6 +413,32 @@ impl Operations for NetDevice {
 
     fn get_backend_features(_dev: &Device<Self>) -> u64 {
         vdpa::ENABLE_AFTER_DRIVER_OK
+    }
+
+    fn get_legacy_support(dev: &Device<Self>) -> LegacySupport {
+        dev.machine.ask(Lifecycle::legacy_support)
+    }
+
+    fn get_legacy(dev: &Device<Self>) -> Legacy {
+        dev.machine.ask(Lifecycle::legacy)
+    }
+
+    fn set_legacy(dev: &Device<Self>, legacy: Legacy) -> Result {
+        dev.machine.event(Event::SetLegacy(legacy))
+    }
+
+    fn get_byte_order(dev: &Device<Self>, index: Option<u16>) -> ByteOrder {
+        dev.machine.ask(|life| match index {
+            Some(index) => life.legacy_queue_byte_order(index),
+            None => life.legacy_byte_order(),
+        })
+    }
+
+    fn set_byte_order(dev: &Device<Self>, index: Option<u16>, order: ByteOrder) -> Result {
+        dev.machine.event(match index {
+            Some(index) => Event::SetQueueByteOrder(index, order),
+            None => Event::SetByteOrder(order),
+        })
     }
 
     fn set_driver_features(dev: &Device<Self>, features: u64) -> Result {

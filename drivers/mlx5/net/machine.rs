@@ -625,10 +625,12 @@ impl Execute for Machine {
     }
 
     fn refused(&self, refusal: Refusal, shown: bool) {
-        if !shown {
-            pr_debug!("{}: {}\n", &*self.name, Show(refusal));
+        let name = &*self.name;
+        if !shown && !refusal.lasts() {
+            pr_debug!("{}: {}\n", name, Show(refusal));
         } else if self.warnings.allow() {
-            pr_warn!("{}: driver refused: {}\n", &*self.name, Show(refusal));
+            let whom = if shown { "driver " } else { "" };
+            pr_warn!("{}: {}refused: {}\n", name, whom, Show(refusal));
         }
     }
 }

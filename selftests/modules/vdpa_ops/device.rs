@@ -21,7 +21,14 @@ use vdpa::{
     Operations,
     Setup, //
 };
-use virtio::features::Features;
+use virtio::{
+    byte_order::ByteOrder,
+    features::Features,
+    lifecycle::{
+        Legacy,
+        LegacySupport, //
+    }, //
+};
 
 use crate::{
     notes::Notes,
@@ -101,6 +108,33 @@ impl Operations for Whole {
     fn get_backend_features(_dev: &Device<Self>) -> u64 {
         // VHOST_BACKEND_F_ENABLE_AFTER_DRIVER_OK
         1 << 6
+    }
+
+    fn get_legacy_support(_dev: &Device<Self>) -> LegacySupport {
+        LegacySupport::AnyEndian
+    }
+
+    fn get_legacy(_dev: &Device<Self>) -> Legacy {
+        Legacy::Require
+    }
+
+    fn set_legacy(dev: &Device<Self>, legacy: Legacy) -> Result {
+        let number = match legacy {
+            Legacy::Off => 0,
+            Legacy::Allow => 1,
+            Legacy::Require => 2,
+        };
+        dev.notes.note(Op::SetLegacy, 0, [number, 0, 0])
+    }
+
+    fn get_byte_order(_dev: &Device<Self>, _index: Option<u16>) -> ByteOrder {
+        ByteOrder::Big
+    }
+
+    fn set_byte_order(dev: &Device<Self>, index: Option<u16>, order: ByteOrder) -> Result {
+        let about = index.map_or(0, |index| 1 + u32::from(index));
+        let arguments = [u64::from(order.is_big()), 0, 0];
+        dev.notes.note(Op::SetByteOrder, about, arguments)
     }
 
     fn get_vq_num_min(_dev: &Device<Self>) -> u16 {

@@ -83,6 +83,10 @@ pub(crate) enum Op {
     BindMm,
     /// No arguments.
     UnbindMm,
+    /// Which drivers are let in: 0 modern ones, 1 any, 2 legacy ones.
+    SetLegacy,
+    /// About 0 for the device, or one more than the virtqueue: whether it is big-endian.
+    SetByteOrder,
     /// Not an operation: a worker that its own thread dropped is about to end.
     Retired,
 }

@@ -93,6 +93,22 @@ impl Device {
         Ok(device)
     }
 
+    /// A file in the device's directory in sysfs.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        PathBuf::from(format!("{BUS}/devices/{}/{name}", self.name))
+    }
+
+    /// What an attribute of the device says.
+    pub(crate) fn attribute(&self, name: &str) -> io::Result<String> {
+        Ok(std::fs::read_to_string(self.file(name))?.trim_end().into())
+    }
+
+    /// Writes an attribute of the device, which no other test gets then.
+    pub(crate) fn set_attribute(&mut self, name: &str, word: &str) -> io::Result<()> {
+        self.kept = None;
+        std::fs::write(self.file(name), word)
+    }
+
     /// The device file of vhost-vdpa.
     pub(crate) fn path(&self) -> Result<PathBuf, Stop> {
         for entry in std::fs::read_dir(format!("{BUS}/devices/{}", self.name))? {

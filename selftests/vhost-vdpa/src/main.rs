@@ -14,6 +14,7 @@
 mod bench;
 mod device;
 mod ktap;
+mod log;
 mod memory;
 mod notes;
 mod rig;

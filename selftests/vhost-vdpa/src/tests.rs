@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! All tests, in the order they run.
 
+mod attributes;
 mod calls;
 mod config;
 mod control;
@@ -118,6 +119,7 @@ pub(crate) fn all() -> Vec<Test<Context>> {
         iotlb::TESTS,
         state::TESTS,
         legacy::TESTS,
+        attributes::TESTS,
         endian::TESTS,
         datapath::TESTS,
         receivers::TESTS,

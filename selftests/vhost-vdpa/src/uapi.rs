@@ -136,6 +136,9 @@ pub(crate) const F_SUSPEND: u64 = 1 << 4;
 pub(crate) const F_RESUME: u64 = 1 << 5;
 pub(crate) const F_DESC_ASID: u64 = 1 << 7;
 pub(crate) const F_PERSIST: u64 = 1 << 8;
+/// The device serves legacy drivers; it serves those of big-endian guests.
+pub(crate) const F_LEGACY: u64 = 1 << 9;
+pub(crate) const F_LEGACY_BE: u64 = 1 << 10;
 
 /// The status field.
 pub(crate) const ACKNOWLEDGE: u8 = 0x01;

@@ -156,7 +156,9 @@ fn backend_features(context: &Context) -> Outcome {
     for bit in [uapi::F_MSG_V2, uapi::F_BATCH, uapi::F_ASID] {
         ensure!(offered & bit != 0, "backend feature {bit:#x} is missing");
     }
-    vhost.set_backend_features(offered & !(1 << 6))?;
+    // The device tells of itself whom it serves; the stock core knows no more of that.
+    let told = uapi::F_LEGACY | uapi::F_LEGACY_BE;
+    vhost.set_backend_features(offered & !(1 << 6) & !told)?;
     vhost.set_backend_features(0)?;
     ensure_errno!(vhost.set_backend_features(1 << 40), EOPNOTSUPP);
     ensure_errno!(vhost.set_backend_features(uapi::F_DESC_ASID), EINVAL);

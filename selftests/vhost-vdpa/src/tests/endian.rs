@@ -2,15 +2,12 @@
 //! Drivers of guests of either byte order: rings, headers, configuration and
 //! control commands.
 
-use std::path::PathBuf;
-use std::process::Command;
-
 use driver::{Endian, Shape};
 
 use super::{mac, Context, Tests};
-use crate::device::drop_spare;
-use crate::ktap::{ensure_eq, require, Outcome, Stop};
-use crate::rig::{exchange, frame, tagged, Plan, Port, PATIENCE};
+use crate::device::Device;
+use crate::ktap::{ensure_eq, Outcome, Stop};
+use crate::rig::{exchange, frame, tagged, Plan, Port, PATIENCE, TX};
 use crate::uapi;
 
 pub(super) const TESTS: Tests = &[
@@ -20,7 +17,22 @@ pub(super) const TESTS: Tests = &[
         "byte order: modern driver where legacy ones are big-endian",
         modern,
     ),
-    ("byte order: modern and big-endian drivers in turn", in_turn),
+    (
+        "byte order: drivers of both, split and packed, in turn on one device",
+        in_turn,
+    ),
+    (
+        "byte order: RING_PACKED means nothing to a big-endian legacy driver",
+        not_packed,
+    ),
+    (
+        "byte order: a big-endian legacy driver is stopped and goes on",
+        goes_on,
+    ),
+    (
+        "byte order: a driver of the other one than was set",
+        mismatch,
+    ),
 ];
 
 const BIG: Plan = Plan {
@@ -28,113 +40,166 @@ const BIG: Plan = Plan {
     ..Plan::LEGACY
 };
 
-/// The module under test, loaded so that legacy drivers are big-endian; loaded
-/// as usual again when dropped.
-struct BigEndian {
-    module: String,
+/// Devices whose legacy drivers are taken to be of this byte order.
+#[derive(Clone, Copy)]
+struct Host<'a> {
+    context: &'a Context,
+    endian: Endian,
 }
 
-impl BigEndian {
-    fn load(context: &Context) -> Result<Self, Stop> {
+impl<'a> Host<'a> {
+    fn new(context: &'a Context, endian: Endian) -> Result<Self, Stop> {
         context.require_switch()?;
-        let module = context.mgmtdev.clone();
-        let known = format!("/sys/module/{module}/refcnt");
-        require!(std::fs::exists(known)?, "{module} is no module");
-        drop_spare();
-        let devices = std::fs::read_dir("/sys/bus/vdpa/devices")?.count();
-        require!(devices == 0, "there are devices that others use");
-        let this = BigEndian { module };
-        this.reload(&["legacy_big_endian=1"])?;
-        Ok(this)
+        Ok(Host { context, endian })
     }
 
-    /// Loads the module with these parameters: the one that was built beside
-    /// this program, or else one that is installed.
-    fn reload(&self, parameters: &[&str]) -> Outcome {
-        drop_spare();
-        let file = std::env::current_exe()?
-            .parent()
-            .and_then(|directory| directory.parent())
-            .map(|build| build.join("modules").join(&self.module))
-            .map(|path| path.with_extension("ko"))
-            .filter(|path| path.exists());
-        // A reload that failed half way has left none.
-        if std::fs::exists(format!("/sys/module/{}", self.module))? {
-            run(Command::new("rmmod").arg(&self.module))?;
+    fn device(&self, number: u8) -> Result<Device, Stop> {
+        self.device_with(number, &[])
+    }
+
+    fn device_with(&self, number: u8, more: &[&str]) -> Result<Device, Stop> {
+        let mut device = self.context.device_with(number, more)?;
+        if self.endian == Endian::Big {
+            make(&mut device, Endian::Big)?;
         }
-        let (tool, what) = match file {
-            Some(file) => ("insmod", file),
-            None => ("modprobe", PathBuf::from(&self.module)),
-        };
-        run(Command::new(tool).arg(what).args(parameters))
+        Ok(device)
     }
 }
 
-fn run(command: &mut Command) -> Outcome {
-    let output = command.output()?;
-    if output.status.success() {
-        return Ok(());
-    }
-    Err(Stop::Fail(format!(
-        "{command:?}: {}",
-        String::from_utf8_lossy(&output.stderr).trim()
-    )))
-}
-
-impl Drop for BigEndian {
-    fn drop(&mut self) {
-        if let Err(error) = self.reload(&[]) {
-            println!("# {error}");
-        }
+/// Has legacy drivers of a device be taken to be of this byte order.
+fn make(device: &mut Device, endian: Endian) -> Outcome {
+    let word = match endian {
+        Endian::Little => "little",
+        Endian::Big => "big",
+    };
+    match device.set_attribute("legacy_byte_order", word) {
+        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Err(Stop::Skip(
+            "the device serves no drivers of big-endian guests".into(),
+        )),
+        result => Ok(result?),
     }
 }
 
 fn little(context: &Context) -> Outcome {
-    everything(context, Plan::LEGACY)
+    everything(Host::new(context, Endian::Little)?, Plan::LEGACY)
 }
 
 fn big(context: &Context) -> Outcome {
-    let _module = BigEndian::load(context)?;
-    everything(context, BIG)?;
+    let host = Host::new(context, Endian::Big)?;
+    everything(host, BIG)?;
     // And with each other.
-    let (a, b) = (context.device(0)?, context.device(1)?);
+    let (a, b) = (host.device(0)?, host.device(1)?);
     let (mut a, mut b) = (Port::start(&a, BIG)?, Port::start(&b, BIG)?);
     exchange(&mut a, &mut b, 50)?;
     exchange(&mut b, &mut a, 50)
 }
 
 fn modern(context: &Context) -> Outcome {
-    let _module = BigEndian::load(context)?;
-    everything(context, Plan::MODERN)
+    everything(Host::new(context, Endian::Big)?, Plan::MODERN)
 }
 
+const PACKED: Plan = Plan {
+    features: uapi::F_RING_PACKED,
+    ..Plan::MODERN
+};
+
+/// One device, with drivers of every kind one after the other: the attribute
+/// says what a legacy one is, and nothing about a modern one.
 fn in_turn(context: &Context) -> Outcome {
-    let _module = BigEndian::load(context)?;
-    let (a, b) = (
-        context.device_with(0, &["mtu", "1400"])?,
-        context.device(1)?,
-    );
+    let _host = Host::new(context, Endian::Little)?;
+    let [mut a, b] = two(context)?;
     let mut b = Port::start(&b, Plan::MODERN)?;
-    for plan in [BIG, Plan::MODERN, BIG, Plan::MODERN] {
+    for (endian, plan) in [
+        (Endian::Big, BIG),
+        (Endian::Big, PACKED),
+        (Endian::Big, Plan::MODERN),
+        (Endian::Little, Plan::LEGACY),
+        (Endian::Little, PACKED),
+        (Endian::Big, BIG),
+        (Endian::Little, Plan::MODERN),
+    ] {
+        make(&mut a, endian)?;
         let mut a = Port::start(&a, plan)?;
-        ensure_eq!(a.vhost.config(10, 2)?, plan.bytes(1400).to_vec());
+        let status = a.vhost.config(6, 2)?;
+        ensure_eq!(status, plan.bytes(1).to_vec());
         exchange(&mut a, &mut b, 10)?;
         exchange(&mut b, &mut a, 10)?;
     }
     Ok(())
 }
 
-/// All that has a byte order, for a driver of this kind.
-fn everything(context: &Context, plan: Plan) -> Outcome {
-    context.require_switch()?;
-    rings(context, plan)?;
-    configuration(context, plan)?;
-    commands(context, plan)?;
-    offloads(context, plan)
+/// Two devices that can have packed rings.
+fn two(context: &Context) -> Result<[Device; 2], Stop> {
+    let devices = context.provisioned(uapi::F_RING_PACKED, 2)?;
+    devices
+        .try_into()
+        .map_err(|_| Stop::Fail("there are not two devices".into()))
 }
 
-fn rings(context: &Context, plan: Plan) -> Outcome {
-    let (a, b) = (context.device(0)?, context.device(1)?);
+/// Bits above 31 mean nothing of a legacy driver, RING_PACKED among them.
+fn not_packed(context: &Context) -> Outcome {
+    let _host = Host::new(context, Endian::Big)?;
+    let [mut a, b] = two(context)?;
+    make(&mut a, Endian::Big)?;
+    let mut b = Port::start(&b, Plan::MODERN)?;
+    let mut a = Port::prepare(&a, BIG)?;
+    a.vhost.set_features(a.features | uapi::F_RING_PACKED)?;
+    a.run()?;
+    exchange(&mut a, &mut b, 20)?;
+    exchange(&mut b, &mut a, 20)
+}
+
+/// Stopped, resumed, and started anew where it was.
+fn goes_on(context: &Context) -> Outcome {
+    let host = Host::new(context, Endian::Big)?;
+    let (a, b) = (host.device(0)?, host.device(1)?);
+    let (mut a, mut b) = (Port::start(&a, BIG)?, Port::start(&b, Plan::MODERN)?);
+    exchange(&mut a, &mut b, 30)?;
+    a.vhost.plain(uapi::SUSPEND)?;
+    // The index is a number, whatever the order of the ring.
+    ensure_eq!(a.base(TX)?, 30);
+    // What waits meanwhile is seen at once.
+    let waiting = frame(mac(1), mac(0), 200, 1);
+    a.send(&waiting)?;
+    a.vhost.plain(uapi::RESUME)?;
+    b.expect(&waiting)?;
+    a.drain()?;
+    exchange(&mut b, &mut a, 30)?;
+    // A reset leaves the byte order as it was set.
+    a.restart(Some(0x7fff))?;
+    exchange(&mut a, &mut b, 30)?;
+    exchange(&mut b, &mut a, 30)?;
+    ensure_eq!(a.base(TX)?, 0x7fff + 30);
+    Ok(())
+}
+
+/// A driver whose byte order is not what the device was told cannot be served,
+/// and does no harm.
+fn mismatch(context: &Context) -> Outcome {
+    let host = Host::new(context, Endian::Big)?;
+    let (a, b) = (host.device(0)?, host.device(1)?);
+    let mut b = Port::start(&b, Plan::MODERN)?;
+    {
+        let mut a = Port::prepare(&a, Plan::LEGACY)?;
+        a.run()?;
+        a.send(&frame(mac(1), mac(0), 200, 1))?;
+        b.expect_nothing()?;
+    }
+    let mut a = Port::start(&a, BIG)?;
+    exchange(&mut a, &mut b, 20)?;
+    exchange(&mut b, &mut a, 20)
+}
+
+/// All that has a byte order, for a driver of this kind.
+fn everything(host: Host<'_>, plan: Plan) -> Outcome {
+    rings(host, plan)?;
+    configuration(host, plan)?;
+    commands(host, plan)?;
+    offloads(host, plan)
+}
+
+fn rings(host: Host<'_>, plan: Plan) -> Outcome {
+    let (a, b) = (host.device(0)?, host.device(1)?);
     let mut b = Port::start(&b, Plan::MODERN)?;
     let merged = Plan {
         features: uapi::NET_F_MRG_RXBUF,
@@ -152,13 +217,13 @@ fn rings(context: &Context, plan: Plan) -> Outcome {
         exchange(&mut a, &mut b, 100)?;
         exchange(&mut b, &mut a, 100)?;
         // Where the ring stands is a number, whose order nobody sees.
-        ensure_eq!(a.base(crate::rig::TX)?, 100);
+        ensure_eq!(a.base(TX)?, 100);
     }
     Ok(())
 }
 
-fn configuration(context: &Context, plan: Plan) -> Outcome {
-    let device = context.device_with(0, &["mtu", "1400", "max_vqp", "2"])?;
+fn configuration(host: Host<'_>, plan: Plan) -> Outcome {
+    let device = host.device_with(0, &["mtu", "1400", "max_vqp", "2"])?;
     let plan = Plan {
         features: uapi::NET_F_CTRL_VQ | uapi::NET_F_MQ | uapi::NET_F_MTU,
         ..plan
@@ -182,8 +247,8 @@ fn configuration(context: &Context, plan: Plan) -> Outcome {
     Ok(())
 }
 
-fn commands(context: &Context, plan: Plan) -> Outcome {
-    let (a, b) = (context.device(0)?, context.device(1)?);
+fn commands(host: Host<'_>, plan: Plan) -> Outcome {
+    let (a, b) = (host.device(0)?, host.device(1)?);
     let plan = Plan {
         features: uapi::NET_F_CTRL_VLAN | uapi::NET_F_CTRL_RX | uapi::NET_F_CTRL_MAC_ADDR,
         ..plan
@@ -262,8 +327,8 @@ fn offload(port: &Port, buffers: u16) -> Vec<u8> {
     bytes
 }
 
-fn offloads(context: &Context, plan: Plan) -> Outcome {
-    let (a, b) = (context.device(0)?, context.device(1)?);
+fn offloads(host: Host<'_>, plan: Plan) -> Outcome {
+    let (a, b) = (host.device(0)?, host.device(1)?);
     let features =
         uapi::NET_F_CSUM | uapi::NET_F_GUEST_CSUM | uapi::NET_F_HOST_TSO4 | uapi::NET_F_GUEST_TSO4;
     let offloading = Plan { features, ..plan };

@@ -1,14 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Calls about a virtqueue.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::OpenOptionsExt;
 
 use super::{Context, Tests};
 use crate::device::Event;
 use crate::ktap::{ensure, ensure_eq, ensure_errno, require, Outcome};
+use crate::log::Log;
 use crate::rig::{exchange, Plan, Port, RX, TX};
 use crate::uapi::{self, VringAddr, DRIVER_OK, NEEDS_RESET};
 
@@ -219,37 +217,6 @@ fn while_running(context: &Context) -> Outcome {
     // Reading it is always allowed.
     port.vhost.vring(uapi::GET_VRING_BASE, 0, 0)?;
     Ok(())
-}
-
-/// What the kernel says from now on.
-struct Log(File);
-
-impl Log {
-    fn follow() -> io::Result<Self> {
-        let mut file = OpenOptions::new()
-            .read(true)
-            .custom_flags(libc::O_NONBLOCK)
-            .open("/dev/kmsg")?;
-        file.seek(SeekFrom::End(0))?;
-        Ok(Log(file))
-    }
-
-    /// Whether it has said this, which is read once.
-    fn says(&mut self, text: &str) -> io::Result<bool> {
-        let mut record = [0; 8192];
-        loop {
-            match self.0.read(&mut record) {
-                Ok(length) if String::from_utf8_lossy(&record[..length]).contains(text) => {
-                    return Ok(true)
-                }
-                Ok(_) => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
-                // Some of it is gone already; what comes next is there.
-                Err(error) if error.raw_os_error() == Some(libc::EPIPE) => {}
-                Err(error) => return Err(error),
-            }
-        }
-    }
 }
 
 /// Makes a queue one that cannot run: its descriptors begin at half of one.
