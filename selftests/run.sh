@@ -4,7 +4,7 @@
 # run.sh [--mgmtdev NAME] [SUITE...]: runs the selftests inside the host
 # virtual machine (or on any machine with the modules loaded): KTAP, one
 # subtest list a suite, and a last line "# totals: pass:P fail:F skip:S".
-# Suites: vhost-vdpa, vdpa_cli, guests; and where the functions of mlx5-model
+# Suites: vhost-vdpa, vdpa_cli, guests, relay_guests; and where the functions of mlx5-model
 # are, those in mlx5/ instead, with mlx5- before their names.  The exit status is
 # a kselftest's.
 
@@ -14,7 +14,7 @@ if [ "$1" = --mgmtdev ]; then
 	mgmtdev=$2
 	shift 2
 fi
-suites=(vhost-vdpa vdpa_cli guests)
+suites=(vhost-vdpa vdpa_cli guests relay_guests)
 if [ -e /dev/virtio-ports/mlx5-model ]; then
 	suites=(mlx5-rust_hca mlx5-rust_function mlx5-rust_vdpa mlx5-rust_commands mlx5-rust_vhost
 		mlx5-rust_maps mlx5-rust_faults mlx5-rust_events mlx5-probe mlx5-rust_behaviours
@@ -26,7 +26,7 @@ command_of() {
 	case $1 in
 	vhost-vdpa) echo ../build/selftests/vhost-vdpa-test ;;
 	vdpa_cli) echo ./vdpa_cli.py ;;
-	guests) echo guest/guests.py ;;
+	guests | relay_guests) echo "guest/$1.py" ;;
 	mlx5-*) echo "mlx5/${1#mlx5-}.py" ;;
 	*) return 1 ;;
 	esac

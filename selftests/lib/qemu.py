@@ -157,11 +157,15 @@ class Guest:
         self.agent = None
         self.number = 0
 
+    def network(self):
+        """The options for what is behind the card, which is called `net`."""
+        netdev = f"vhost-vdpa,id=net,vhostdev={self.device.path}"
+        return ["-netdev", netdev + ("," + self.backend if self.backend else "")]
+
     def options(self):
         """QEMU's command line."""
         release = os.uname().release
         kvm = os.access("/dev/kvm", os.R_OK | os.W_OK)
-        netdev = f"vhost-vdpa,id=net,vhostdev={self.device.path}"
         card = "virtio-net-pci,netdev=net,romfile="
         if "mac" in self.device.attributes:
             card += f",mac={self.device.attributes['mac']}"
@@ -187,7 +191,7 @@ class Guest:
             "-device", "virtio-serial-pci",
             "-chardev", f"socket,id=agent,path={self.folder}/agent,server=on,wait=off",
             "-device", "virtserialport,chardev=agent,name=agent",
-            "-netdev", netdev + ("," + self.backend if self.backend else ""),
+            *self.network(),
             "-device", card + ("," + self.card if self.card else ""),
             *(["-incoming", "defer"] if self.incoming else []),
         ]
