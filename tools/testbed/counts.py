@@ -30,6 +30,7 @@ FOLDERS = [
     "samples/vdpa_net",
     "selftests",
     "tools/mlx5-model",
+    "tools/vdpa-relay",
     "tools/testbed",
 ]
 LANGUAGES = {".rs": "Rust", ".c": "C", ".h": "C", ".py": "Python", ".sh": "shell"}
