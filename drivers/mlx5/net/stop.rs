@@ -46,8 +46,8 @@ pub(super) struct Unstopped {
 impl Machine {
     /// Stops `queues`. With `ask` it is noted where they stand.
     ///
-    /// When this has returned, the driver has been told of all that was used. A message that was late
-    /// may have it told once more, of nothing.
+    /// When this has returned, the driver has been told of all that was used. A message or an interrupt
+    /// that was late may have it told once more, of nothing.
     ///
     /// # Errors
     ///
@@ -73,8 +73,12 @@ impl Machine {
         if !running.is_empty() {
             stopped = self.suspend(inner, running);
             tell(inner.objects.as_deref(), running);
-            for vector in running.iter().filter_map(|index| self.vector(index)) {
-                vector.synchronize();
+            for index in running.iter() {
+                if let Some(vector) = self.vector(index) {
+                    vector.synchronize();
+                    // An interrupt may not have reached a processor yet.
+                    self.callbacks().queue(index);
+                }
             }
             if ask {
                 let still = in_stage(inner, running, Stage::Suspended);
