@@ -81,7 +81,10 @@ pub(crate) use self::{
         condition::Stage,
         Function, //
     },
-    interrupts::Taken,
+    interrupts::{
+        Taken,
+        Used, //
+    },
     object::{
         end_all,
         Object, //

@@ -9,7 +9,7 @@
 //!      |
 //!   machine     what the lifecycle decides             control  what the driver asks for
 //!      |
-//!   start, stop, receive
+//!   start, stop, receive                               relay    what the hardware cannot serve
 //!      |
 //!   objects     what there is in the firmware: queue, map, steering, port
 //!      |
@@ -24,12 +24,14 @@ mod control;
 mod device;
 mod machine;
 mod map;
+mod marks;
 mod mgmt;
 mod objects;
 mod offer;
 mod port;
 pub(crate) mod queue;
 mod receive;
+mod relay;
 mod start;
 mod stats;
 mod steering;

@@ -15,6 +15,7 @@ use kernel::{
     prelude::*,
     sync::barrier::{
         dma_mb,
+        Full,
         Read,
         Write, //
     }, //
@@ -102,6 +103,52 @@ impl Memory {
         Ok(byte)
     }
 
+    /// Reads the 16-bit value at offset `at` in one access, as the processor stores it. What the
+    /// device wrote before it is read after it.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if that is not in the memory, or not aligned.
+    pub fn load_u16(&self, at: usize) -> Result<u16> {
+        let value: *const u16 = self.aligned(at)?;
+        // SAFETY: The value is in the allocation and aligned, as was just checked. That the device
+        // may write it at once is what volatile is for.
+        let value = unsafe { value.read_volatile() };
+        dma_mb(Read);
+        Ok(value)
+    }
+
+    /// Writes the 16-bit value at offset `at` in one access, as the processor stores it, after all
+    /// that was written before.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if that is not in the memory, or not aligned.
+    pub fn store_u16(&self, at: usize, value: u16) -> Result {
+        let to: *mut u16 = self.aligned(at)?;
+        dma_mb(Write);
+        // SAFETY: The value lies in the allocation and is aligned, as was just checked. That the
+        // device may read it at once is what volatile is for.
+        unsafe { to.write_volatile(value) };
+        Ok(())
+    }
+
+    /// Orders what was read and written before against what is read and written behind this, as the
+    /// device sees it.
+    pub fn fence(&self) {
+        dma_mb(Full);
+    }
+
+    /// Where the value of type `T` at offset `at` is.
+    fn aligned<T>(&self, at: usize) -> Result<*mut T> {
+        let part: *mut T = self.part(at, size_of::<T>())?.as_ptr().cast();
+        if part.is_aligned() {
+            Ok(part)
+        } else {
+            Err(EINVAL)
+        }
+    }
+
     /// Writes the big-endian word of 32 bits at offset `at` in one piece, after all that was written
     /// before.
     ///
@@ -109,10 +156,7 @@ impl Memory {
     ///
     /// `EINVAL` if that is not in the memory, or not aligned.
     pub fn store_word(&self, at: usize, word: u32) -> Result {
-        let part: *mut u32 = self.part(at, size_of::<u32>())?.as_ptr().cast();
-        if !part.is_aligned() {
-            return Err(EINVAL);
-        }
+        let part: *mut u32 = self.aligned(at)?;
         // SAFETY: The word lies in the allocation and is aligned, as was just checked; the allocation
         // lives as long as `self` is borrowed.
         let part = unsafe { SysMem::new(part) };

@@ -39,7 +39,6 @@ use prm::{
     uar::CQ_ARM,
     Command, //
 };
-use vdpa::Callbacks;
 
 use self::{
     pool::CompletionEq,
@@ -64,7 +63,10 @@ use super::{
         Subject, //
     },
     firmware::Remains,
-    interrupts::Line,
+    interrupts::{
+        Line,
+        Used, //
+    },
     object::Object,
     registers::{
         Registers,
@@ -111,8 +113,8 @@ impl fmt::Display for Defect {
 
 /// Who is told of used buffers, and of a channel that is broken.
 pub(crate) struct Told {
-    /// The virtqueues of a device.
-    pub(crate) callbacks: Arc<Callbacks>,
+    /// That of the virtqueues of a device.
+    pub(crate) used: Arc<dyn Used>,
     /// Which of them it is.
     pub(crate) queue: u16,
     /// Told when the channel broke.
@@ -205,7 +207,7 @@ impl End {
     /// called any more when there is somebody else.
     fn tell(&self, state: &State) {
         if let Some(told) = &state.told {
-            told.callbacks.queue(told.queue);
+            told.used.used(told.queue);
         }
     }
 

@@ -29,7 +29,6 @@ use kernel::{
         SpinLockIrq, //
     }, //
 };
-use vdpa::Callbacks;
 
 use self::sharing::{
     Sharing,
@@ -38,18 +37,25 @@ use self::sharing::{
 };
 use super::eq::Events;
 
+/// Who is told that a virtqueue used buffers.
+pub(crate) trait Used: Send + Sync {
+    /// Buffers of virtqueue `queue`, by its number in its device, may have been used. Any context, with
+    /// locks held that nothing else takes.
+    fn used(&self, queue: u16);
+}
+
 /// What a vector serves.
 enum Served {
     /// An event queue.
     Events(Arc<Events>),
     /// A virtqueue that interrupts by itself, by its number in its device.
-    Queue(Arc<Callbacks>, u16),
+    Queue(Arc<dyn Used>, u16),
 }
 
 impl Served {
-    fn is_queue(&self, callbacks: &Arc<Callbacks>, queue: u16) -> bool {
+    fn is_queue(&self, told: &Arc<dyn Used>, queue: u16) -> bool {
         match self {
-            Self::Queue(other, number) => *number == queue && Arc::ptr_eq(other, callbacks),
+            Self::Queue(other, number) => *number == queue && Arc::ptr_eq(other, told),
             Self::Events(_) => false,
         }
     }
@@ -145,7 +151,7 @@ impl Handler for Line {
         for served in self.served.lock().iter() {
             match served {
                 Served::Events(events) => events.take(),
-                Served::Queue(callbacks, queue) => callbacks.queue(*queue),
+                Served::Queue(told, queue) => told.used(*queue),
             }
         }
     }
@@ -237,7 +243,7 @@ impl Interrupts {
 pub(crate) struct Taken {
     interrupts: Arc<Interrupts>,
     index: u16,
-    served: Option<(Arc<Callbacks>, u16)>,
+    served: Option<(Arc<dyn Used>, u16)>,
 }
 
 impl Taken {
@@ -259,7 +265,7 @@ impl Taken {
         self.index
     }
 
-    /// Whether it fires the callback of a virtqueue.
+    /// Whether it tells of a virtqueue.
     pub(crate) fn is_serving(&self) -> bool {
         self.served.is_some()
     }
@@ -274,22 +280,21 @@ impl Taken {
         is_alone.then(|| requested.vector.irq())
     }
 
-    /// Has the vector fire the callback of virtqueue `queue`, instead of what it did for this value
-    /// before.
+    /// Has the vector tell `told` of virtqueue `queue`, instead of what it did for this value before.
     ///
     /// # Errors
     ///
     /// `ENOMEM`.
-    pub(crate) fn serve(&mut self, callbacks: &Arc<Callbacks>, queue: u16) -> Result {
+    pub(crate) fn serve(&mut self, told: Arc<dyn Used>, queue: u16) -> Result {
         self.release();
-        self.line()?.add(Served::Queue(callbacks.clone(), queue))?;
-        self.served = Some((callbacks.clone(), queue));
+        self.line()?.add(Served::Queue(told.clone(), queue))?;
+        self.served = Some((told, queue));
         Ok(())
     }
 
     fn release(&mut self) {
-        if let (Some((callbacks, queue)), Ok(line)) = (self.served.take(), self.line()) {
-            line.remove(|served| served.is_queue(&callbacks, queue));
+        if let (Some((told, queue)), Ok(line)) = (self.served.take(), self.line()) {
+            line.remove(|served| served.is_queue(&told, queue));
         }
     }
 
@@ -307,7 +312,7 @@ impl Taken {
         }
     }
 
-    /// Waits until a handler that runs has returned. Not with a lock held that the callbacks take.
+    /// Waits until a handler that runs has returned. Not with a lock held that who is told takes.
     pub(crate) fn synchronize(&self) {
         if let Some(requested) = self.requested() {
             requested.vector.synchronize();

@@ -59,6 +59,7 @@ use super::{
     },
     offer::Offer,
     port,
+    relay::Relays,
     trouble::Trouble,
     view::{
         Calls,
@@ -127,16 +128,17 @@ impl NetDevice {
         let callbacks = setup.callbacks();
         let spaces = setup.spaces().ok_or(EINVAL)?;
 
+        let alarm = Alarm::new()?;
+        let relays = Relays::new(offer.pairs, callbacks, spaces, doorbell, alarm.clone())?;
         let mut vectors = KVec::with_capacity((2 * offer.pairs).into(), GFP_KERNEL)?;
         for index in 0..2 * offer.pairs {
             let mut vector = function.take_vector();
             if era.capabilities().msix_mode() {
-                vector.serve(&callbacks, index)?;
+                vector.serve(relays.clone(), index)?;
             }
             vectors.push(vector, GFP_KERNEL)?;
         }
-        let alarm = Alarm::new()?;
-        let (objects, port, legacy) = Objects::new(&era, offer, &vectors, &callbacks, &alarm, None)
+        let (objects, port, legacy) = Objects::new(&era, offer, &vectors, &relays, &alarm, None)
             .inspect_err(|failure| {
                 dev_err!(device, "{}: not made: {}\n", name, Show(failure));
             })?;
@@ -145,7 +147,8 @@ impl NetDevice {
             offered: offer.features,
             required: Features::NONE,
             legacy,
-            big_endian: false,
+            // By relays, to which the hardware is a little-endian legacy device.
+            big_endian: legacy,
             check: features::check,
         });
         if !legacy && offer.legacy != Legacy::Off {
@@ -155,14 +158,12 @@ impl NetDevice {
         function.has_served();
         let machine = Machine::new(Parts {
             name: CString::try_from(name)?,
-            callbacks,
-            spaces,
+            relays,
             life,
             offer: *offer,
             config: port::config(offer, &port),
             objects,
             mtu: port.mtu,
-            doorbell,
             vectors,
             alarm: alarm.clone(),
             function: function.clone(),
@@ -379,7 +380,7 @@ impl Operations for NetDevice {
         let runs = dev
             .machine
             .ask(|life| life.status() & status::DRIVER_OK != 0);
-        if !runs || dev.machine.is_control(index) {
+        if !runs || dev.machine.is_control(index) || dev.machine.is_to_relay(index) {
             return None;
         }
         dev.machine.vector(index)?.irq()
@@ -390,8 +391,9 @@ impl Operations for NetDevice {
     }
 
     fn hears_doorbell(dev: &Device<Self>, index: u16) -> bool {
-        // Which one the driver serves itself depends on how many pairs the guest's knows of.
-        !dev.machine.is_control(index)
+        // Which one the driver serves itself depends on how many pairs the guest's knows of. What
+        // is relayed the hardware has nothing of to look at.
+        !dev.machine.is_control(index) && !dev.machine.is_to_relay(index)
     }
 
     fn get_vq_align(_dev: &Device<Self>) -> u32 {

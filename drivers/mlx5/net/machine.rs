@@ -12,11 +12,6 @@ use kernel::{
     prelude::*,
     str::CString,
     sync::{
-        atomic::{
-            Atomic,
-            Relaxed,
-            Release, //
-        },
         Arc,
         SetOnce,
         SpinLock, //
@@ -33,7 +28,10 @@ use vdpa::{
         Executor, //
     },
     memory::Spaces,
-    worker::Handle,
+    worker::{
+        Handle,
+        Worker, //
+    },
     Callbacks,
     NotificationArea,
     RateLimit, //
@@ -64,18 +62,22 @@ use super::{
         Installed,
         Map, //
     },
+    marks::Marks,
     objects::{
         Objects,
         SIZE, //
     },
     offer::Offer,
+    relay::{
+        Relays,
+        Turns, //
+    },
     steering::spread::Scaling,
     trouble::Trouble,
     watch::Alarm, //
 };
 use crate::{
     hca::{
-        Doorbell,
         Era,
         Failure,
         Function,
@@ -153,41 +155,22 @@ pub(crate) struct Inner {
     pub(crate) counters: KVec<Option<VirtioQCounters>>,
     /// Who drives it, as of the last status.
     pub(crate) user: User,
-}
-
-/// Which queues hear their doorbells, for those who must not wait.
-struct Kicks(Atomic<u64>);
-
-impl Kicks {
-    fn contains(&self, index: u16) -> bool {
-        let bit = 1u64.checked_shl(index.into()).unwrap_or(0);
-        self.0.load(Relaxed) & bit != 0
-    }
-
-    /// Only who has a turn changes it.
-    fn change(&self, queues: QueueSet, running: bool) {
-        let mut word = self.0.load(Relaxed);
-        for index in queues.iter() {
-            let bit = 1u64.checked_shl(index.into()).unwrap_or(0);
-            word = if running { word | bit } else { word & !bit };
-        }
-        self.0.store(word, Release);
-    }
+    /// What runs relays, of the pairs that ever had one.
+    pub(crate) workers: KVec<Worker>,
 }
 
 /// A device's lifecycle, and what it takes to execute its decisions.
 #[pin_data]
 pub(crate) struct Machine {
     name: CString,
-    callbacks: Arc<Callbacks>,
-    spaces: Arc<Spaces>,
+    relays: Arc<Relays>,
     offer: Offer,
     #[pin]
     executor: Executor<Inner>,
     #[pin]
     settings: SpinLock<Settings>,
-    kicks: Kicks,
-    doorbell: Doorbell,
+    /// Queues that hear their doorbells, or their relay's worker.
+    kicks: Marks,
     /// The vector of each queue that moves frames.
     vectors: KVec<Taken>,
     /// The MTU in bytes that the port had when the device was added.
@@ -204,10 +187,8 @@ pub(crate) struct Machine {
 pub(crate) struct Parts {
     /// The name of the device.
     pub(crate) name: CString,
-    /// Where the driver is told of used buffers.
-    pub(crate) callbacks: Arc<Callbacks>,
-    /// The driver's memory, for what is done in software.
-    pub(crate) spaces: Arc<Spaces>,
+    /// Where the driver is told of used buffers, its memory, and its doorbells.
+    pub(crate) relays: Arc<Relays>,
     /// The lifecycle.
     pub(crate) life: Lifecycle,
     /// What the device offers.
@@ -218,8 +199,6 @@ pub(crate) struct Parts {
     pub(crate) objects: KBox<Objects>,
     /// The MTU in bytes that the port had before that.
     pub(crate) mtu: u16,
-    /// The doorbells of the queues.
-    pub(crate) doorbell: Doorbell,
     /// The vector of each queue that moves frames.
     pub(crate) vectors: KVec<Taken>,
     /// Wakes the device's watch.
@@ -238,14 +217,12 @@ impl Machine {
     pub(crate) fn new(parts: Parts) -> Result<Arc<Self>> {
         let Parts {
             name,
-            callbacks,
-            spaces,
+            relays,
             life,
             offer,
             config,
             objects,
             mtu,
-            doorbell,
             vectors,
             alarm,
             function,
@@ -258,6 +235,7 @@ impl Machine {
             objects: Some(objects),
             map: Map::new(),
             user: User::Nobody,
+            workers: KVec::new(),
         };
         let mut broken = KVec::with_capacity(queues, GFP_KERNEL)?;
         for _ in 0..queues {
@@ -267,8 +245,7 @@ impl Machine {
         Arc::pin_init(
             pin_init!(Self {
                 name,
-                callbacks,
-                spaces,
+                relays,
                 offer,
                 executor <- Executor::new(life, inner),
                 settings <- new_spinlock!(Settings {
@@ -277,8 +254,7 @@ impl Machine {
                     pairs: 1,
                     scaling: None,
                 }),
-                kicks: Kicks(Atomic::new(0)),
-                doorbell,
+                kicks: Marks::new(),
                 vectors,
                 mtu,
                 control: SetOnce::new(),
@@ -303,12 +279,59 @@ impl Machine {
 
     /// Where the driver is told of used buffers.
     pub(crate) fn callbacks(&self) -> &Arc<Callbacks> {
-        &self.callbacks
+        self.relays.callbacks()
     }
 
     /// The driver's memory, for what is done in software.
     pub(crate) fn spaces(&self) -> &Spaces {
-        &self.spaces
+        self.relays.spaces()
+    }
+
+    /// What serves drivers that the hardware cannot serve.
+    pub(super) fn relays(&self) -> &Relays {
+        &self.relays
+    }
+
+    /// The queues that move frames and are relayed when they run: those whose byte order the hardware
+    /// does not know.
+    pub(super) fn to_relay(&self) -> QueueSet {
+        self.ask(|life| {
+            let mut queues = QueueSet::EMPTY;
+            for index in 0..2 * self.offer.pairs {
+                queues.set(index, life.queue_byte_order(index).is_big());
+            }
+            queues
+        })
+    }
+
+    /// Whether queue `index` is relayed when it runs.
+    pub(crate) fn is_to_relay(&self, index: u16) -> bool {
+        self.ask(|life| life.queue_byte_order(index).is_big())
+    }
+
+    /// Makes sure that there are workers for `queues`.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`, and what C reports if no thread can be made.
+    pub(super) fn have_workers(&self, inner: &mut Inner, queues: QueueSet) -> Result {
+        for index in queues
+            .iter()
+            .filter(|index| self.relays.lacks_worker(*index))
+        {
+            let pair = index / 2;
+            let turns = Turns {
+                relays: self.relays.clone(),
+                pair,
+            };
+            inner.workers.reserve(1, GFP_KERNEL)?;
+            let thread = CString::try_from_fmt(fmt!("{}-relay{}", &*self.name, pair))?;
+            let worker = Worker::new(&thread, Arc::new(turns, GFP_KERNEL)?)?;
+            self.relays.set_worker(index, worker.handle());
+            // There is room now.
+            let _ = inner.workers.push_within_capacity(worker);
+        }
+        Ok(())
     }
 
     /// The function the device is made of.
@@ -340,7 +363,7 @@ impl Machine {
             era,
             &self.offer,
             &self.vectors,
-            &self.callbacks,
+            &self.relays,
             &self.alarm,
             Some(self.mtu),
         )?;
@@ -415,6 +438,8 @@ impl Machine {
             if let Some(ring) = &inner.control {
                 return Ok(ring.index());
             }
+        } else if let Some(index) = self.relays.index(index) {
+            return Ok(index);
         } else if self.kicks.contains(index) {
             return self.ask_index(inner, index).map_err(|trouble| {
                 self.warn(&trouble);
@@ -432,7 +457,7 @@ impl Machine {
     /// Takes a kick of queue `index`, in any context.
     pub(crate) fn kick(&self, index: u16) {
         if self.kicks.contains(index) {
-            self.doorbell.ring(index);
+            self.relays.look_at(index);
         } else if self.executor.kick(index) == Kick::Deliver {
             self.look_at(index);
         }
@@ -445,13 +470,14 @@ impl Machine {
                 handle.queue();
             }
         } else {
-            self.doorbell.ring(index);
+            self.relays.look_at(index);
         }
     }
 
     /// The page with the doorbell of queue `index`, if it may be somebody else's.
     pub(crate) fn doorbell_page(&self, index: u16) -> Option<NotificationArea<'_>> {
-        self.doorbell.page(self.function.device(), index)
+        let doorbell = self.relays.doorbell();
+        doorbell.page(self.function.device(), index)
     }
 
     /// Whether `index` is the control queue.
@@ -475,6 +501,9 @@ impl Machine {
     pub(crate) fn end(&self) {
         // A reset is never refused.
         let _ = self.event(Event::Reset);
+        // They end without a turn held.
+        let workers = core::mem::take(&mut self.turn().workers);
+        drop(workers);
         let objects = self.turn().objects.take();
         if let Some(Err(failure)) = objects.map(Objects::end) {
             self.function.recover(&failure);
@@ -621,7 +650,7 @@ impl Execute for Machine {
     }
 
     fn notify_config(&self) {
-        self.callbacks.config();
+        self.callbacks().config();
     }
 
     fn refused(&self, refusal: Refusal, shown: bool) {

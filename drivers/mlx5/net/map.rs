@@ -19,10 +19,13 @@
 //! it is gone; see [`Object`](crate::hca::Object). What nobody wants any more goes
 //! [after a while](Installed::trim) if it is not replaced before.
 //!
+//! Beside the driver's memory a key may lead to [shadow rings](shadow), which the driver did not map.
+//!
 //! The kernel's own driver (`virtio_vdpa`) makes no maps. It has its buffers mapped for DMA, and
 //! gets a key of all bus addresses; the process behind vhost-vdpa never does.
 
 mod key;
+mod shadow;
 
 pub(crate) mod extent;
 pub(crate) mod plan;
@@ -47,6 +50,8 @@ use vdpa::{
     ops::Extent, //
 };
 
+pub(crate) use self::shadow::Shadow;
+
 use self::{
     extent::{
         Rights,
@@ -64,6 +69,10 @@ use self::{
         Piece,
         Plan,
         LOG_ENTRY, //
+    },
+    shadow::{
+        Shadows,
+        Window, //
     }, //
 };
 use super::{
@@ -93,6 +102,9 @@ const MOST_ENTRIES: u32 = 1 << 15;
 
 /// What is mapped at once ends where a part of the root does, and a piece.
 const _: () = assert!(WINDOW == 1 << LOG_ENTRY);
+
+/// The number of the piece that shadow rings are in, which is none of the driver's memory.
+const SHADOW: usize = usize::MAX;
 
 /// vhost-vdpa takes 2048 maps; who comes near is told.
 const MANY: usize = 1920;
@@ -189,6 +201,8 @@ pub(crate) enum MapError {
     Apart,
     /// The root would have more entries than this.
     Sparse(u32),
+    /// There is no room left for so many bytes of shadow rings.
+    Full(u64),
     /// A range cannot be mapped for DMA.
     Unreachable(u64, u64, Error),
     /// There is no key for a range.
@@ -209,6 +223,7 @@ impl From<MapError> for Error {
             MapError::Empty | MapError::Crooked => EINVAL,
             MapError::Apart => EOPNOTSUPP,
             MapError::Sparse(_) => E2BIG,
+            MapError::Full(_) => ENOSPC,
             MapError::Unreachable(_, _, error) => error,
             MapError::Refused(_, _, failure) => failure.into(),
             MapError::Memory => ENOMEM,
@@ -227,6 +242,10 @@ impl fmt::Display for MapError {
             Self::Sparse(most) => write!(
                 f,
                 "memory is mapped too far apart: it takes more than {most} entries of a key"
+            ),
+            Self::Full(size) => write!(
+                f,
+                "memory is mapped everywhere: no {size} addresses are left for shadow rings"
             ),
             Self::Unreachable(iova, end, error) => write!(
                 f,
@@ -287,6 +306,8 @@ struct Tree {
     pieces: KVVec<Piece>,
     /// What is reached through them.
     parts: KVVec<Part>,
+    /// The shadow rings that are reached besides.
+    window: Option<Window>,
     /// What they lead to, in order of address, as far as it was wanted when they were made.
     mapped: KVVec<Mapped>,
 }
@@ -315,6 +336,7 @@ impl Tree {
         number: 0,
         pieces: KVVec::new(),
         parts: KVVec::new(),
+        window: None,
         mapped: KVVec::new(),
     };
 
@@ -370,13 +392,19 @@ impl Tree {
         Ok(written)
     }
 
-    /// Brings the keys to what is wanted. Returns those that are not needed any more, which are
+    /// Brings the keys to what is wanted, and the shadow rings of `window`. Returns those that are not needed any more, which are
     /// destroyed with what is returned.
     ///
     /// # Errors
     ///
     /// A [`MapError`]. What was there before is there yet.
-    fn install(&mut self, era: &Era, pd: u32, wanted: &Snapshot) -> Result<key::Keys, MapError> {
+    fn install(
+        &mut self,
+        era: &Era,
+        pd: u32,
+        wanted: &Snapshot,
+        window: Option<Window>,
+    ) -> Result<key::Keys, MapError> {
         let mapped = self.map(era.device(), wanted)?;
         let (Some(first), Some(last)) = (mapped.first(), mapped.last()) else {
             return Err(MapError::Empty);
@@ -384,7 +412,8 @@ impl Tree {
         let (iova, end) = (first.run.iova, last.run.iova.saturating_add(last.run.size));
         let runs = runs(&mapped)?;
         let Written { new, mut parts } = self.plan(&runs)?;
-        if self.number != 0 && new.is_empty() && *parts == *self.parts {
+        let is_same = *parts == *self.parts && self.window == window;
+        if self.number != 0 && new.is_empty() && is_same {
             self.mapped = mapped;
             return Ok(key::Keys::NONE);
         }
@@ -415,7 +444,8 @@ impl Tree {
             pieces: making.finish().map_err(refused(iova, end))?,
         };
 
-        let (number, root) = self.root(era, pd, &parts, &new, &made.pieces)?;
+        let made_of = with_window(&parts, window)?;
+        let (number, root) = self.root(era, pd, &made_of, (&new, &made.pieces), window)?;
 
         // Nothing fails from here on.
         self.sort_out(&mut gone, &mut objects);
@@ -432,6 +462,7 @@ impl Tree {
         self.pieces = pieces;
         self.keys.pieces = objects;
         self.parts = parts;
+        self.window = window;
         self.mapped = mapped;
         self.number = number;
         Ok(key::Keys {
@@ -440,18 +471,21 @@ impl Tree {
         })
     }
 
-    /// Makes the key for all of it: `parts` of the pieces that are there and of the `new` ones, which
-    /// were made. Returns its number, and the key if it is not the one of a piece.
+    /// Makes the key for all of it: `parts` of the pieces that are there, of the `new` ones, which were
+    /// made, and of the shadow rings of `window`. Returns its number, and the key if it is not the one of a piece.
     fn root(
         &self,
         era: &Era,
         pd: u32,
         parts: &[Part],
-        new: &[NewPiece],
-        made: &[Object],
+        (new, made): (&[NewPiece], &[Object]),
+        window: Option<Window>,
     ) -> Result<(u32, Option<Object>), MapError> {
         let there = self.pieces.len();
         let number = |piece: usize| {
+            if let (SHADOW, Some(window)) = (piece, window) {
+                return window.key;
+            }
             let object = match piece.checked_sub(there) {
                 Some(piece) => made.get(piece),
                 None => self.keys.pieces.get(piece),
@@ -546,6 +580,25 @@ impl Tree {
     }
 }
 
+/// What is reached through pieces, and through the key of shadow rings, in order of address.
+fn with_window(parts: &[Part], window: Option<Window>) -> Result<KVVec<Part>, AllocError> {
+    let mut all = KVVec::with_capacity(parts.len() + 1, GFP_KERNEL)?;
+    let shadow = window.map(|window| Part {
+        run: window.run(),
+        piece: SHADOW,
+    });
+    let at = shadow.map_or(parts.len(), |shadow| {
+        parts.partition_point(|part| part.run.iova < shadow.run.iova)
+    });
+    let (before, behind) = parts.split_at_checked(at).unwrap_or((parts, &[]));
+    all.extend_from_slice(before, GFP_KERNEL)?;
+    if let Some(shadow) = shadow {
+        all.push(shadow, GFP_KERNEL)?;
+    }
+    all.extend_from_slice(behind, GFP_KERNEL)?;
+    Ok(all)
+}
+
 /// There is no key for a range.
 fn refused(iova: u64, end: u64) -> impl Fn(Failure) -> MapError {
     move |failure| MapError::Refused(iova, end, failure)
@@ -596,6 +649,8 @@ pub(crate) struct Installed {
     rings: Tree,
     /// For the kernel's own driver.
     everything: Option<Object>,
+    /// Behind the keys that lead to them.
+    shadows: Option<Shadows>,
     /// The version of the map; 0 for none.
     version: u64,
 }
@@ -606,6 +661,8 @@ pub(crate) struct Replaced {
     _data: key::Keys,
     _rings: key::Keys,
     _everything: Option<Object>,
+    // Behind the keys that lead to them.
+    _shadows: Option<Shadows>,
 }
 
 impl Installed {
@@ -615,12 +672,14 @@ impl Installed {
             data: Tree::NONE,
             rings: Tree::NONE,
             everything: None,
+            shadows: None,
             version: 0,
         }
     }
 
     /// Makes what `map` needs for a driver of `user`, in protection domain `pd`, where it is not
-    /// there already. The keys that virtqueues use may be others then: [`Self::keys`].
+    /// there already, and shadow rings for so many `shadows`, numbers of virtqueues from 0 on; the
+    /// kernel's own driver has none. The keys that virtqueues use may be others then: [`Self::keys`].
     ///
     /// # Errors
     ///
@@ -632,6 +691,7 @@ impl Installed {
         pd: u32,
         map: &Map,
         user: User,
+        shadows: u16,
     ) -> Result<Replaced, MapError> {
         if user == User::Kernel {
             if self.everything.is_none() {
@@ -644,6 +704,7 @@ impl Installed {
                 _data: core::mem::replace(&mut self.data, Tree::NONE).keys,
                 _rings: core::mem::replace(&mut self.rings, Tree::NONE).keys,
                 _everything: None,
+                _shadows: self.shadows.take(),
             });
         }
         // A process is never to have it, whatever fails.
@@ -652,16 +713,35 @@ impl Installed {
         if is_apart && !era.capabilities().ring_key() {
             return Err(MapError::Apart);
         }
-        let data = self.data.install(era, pd, map.wanted(GROUP_DATA))?;
+        let wanted = map.wanted(GROUP_DATA);
+        let is_kept = |there: &Shadows| shadows != 0 && there.fits(wanted);
+        let kept = self.shadows.as_ref().filter(|there| is_kept(there));
+        let (fresh, window) = match kept {
+            Some(kept) => (None, Some(kept.window())),
+            None if shadows == 0 => (None, None),
+            None => {
+                let fresh = Shadows::new(era, pd, wanted, shadows)?;
+                let window = fresh.window();
+                (Some(fresh), Some(window))
+            }
+        };
+        let is_kept = kept.is_some();
         let rings = match is_apart {
-            true => self.rings.install(era, pd, map.wanted(GROUP_RINGS))?,
+            true => self.rings.install(era, pd, map.wanted(GROUP_RINGS), None)?,
             false => core::mem::replace(&mut self.rings, Tree::NONE).keys,
+        };
+        let data = self.data.install(era, pd, wanted, window)?;
+        // Nothing fails from here on.
+        let shadows = match is_kept {
+            true => None,
+            false => core::mem::replace(&mut self.shadows, fresh),
         };
         self.version = map.version;
         Ok(Replaced {
             _data: data,
             _rings: rings,
             _everything: everything,
+            _shadows: shadows,
         })
     }
 
@@ -679,6 +759,11 @@ impl Installed {
         }
     }
 
+    /// The shadow ring of virtqueue `index`, if there are any.
+    pub(crate) fn shadow(&self, index: u16) -> Option<Shadow> {
+        self.shadows.as_ref()?.get(index)
+    }
+
     /// Destroys all keys. No virtqueue may use them.
     ///
     /// # Errors
@@ -688,7 +773,8 @@ impl Installed {
         let everything = end_all(self.everything.take());
         let data = self.data.keys.end();
         let rings = self.rings.keys.end();
-        everything.and(data).and(rings)
+        let shadows = end_all(self.shadows.take().map(Shadows::into_key));
+        everything.and(data).and(rings).and(shadows)
     }
 
     /// Destroys the keys that lead to what `map` does not have any more, and lets go of its pages.

@@ -18,7 +18,6 @@ use prm::{
     tis::CreateTis,
     virtq::CreateVirtioNetQ, //
 };
-use vdpa::Callbacks;
 use virtio::{
     features::Features,
     lifecycle::{
@@ -45,6 +44,7 @@ use super::{
         fields::Fields,
         Queue, //
     },
+    relay::Relays,
     steering::{
         Made,
         Steering, //
@@ -102,7 +102,7 @@ pub(crate) struct Objects {
 }
 
 impl Objects {
-    /// Makes everything, for queues that interrupt by `vectors` and fire `callbacks`; who rings
+    /// Makes everything, for queues that interrupt by `vectors` and tell `relays`; who rings
     /// `alarm` when something happens by itself is the firmware. Returns what the port is like as
     /// well, and whether legacy drivers can be served. `mtu` is the MTU in bytes that the port had
     /// before the device was added, if that was in a life of the firmware before.
@@ -115,7 +115,7 @@ impl Objects {
         era: &Arc<Era>,
         offer: &Offer,
         vectors: &[Taken],
-        callbacks: &Arc<Callbacks>,
+        relays: &Arc<Relays>,
         alarm: &Arc<Alarm>,
         mtu: Option<u16>,
     ) -> Result<(KBox<Self>, Port, bool), Failure> {
@@ -190,7 +190,7 @@ impl Objects {
             era: era.clone(),
         });
         let mut this = KBox::init(this, GFP_KERNEL).map_err(no_memory)?;
-        let mut channels = channels(era, vectors, callbacks, alarm)?.into_iter();
+        let mut channels = channels(era, vectors, relays, alarm)?.into_iter();
         for (index, ticket) in (0..queues).zip(tickets) {
             let counters = ticket.map(|ticket| replies.object(ticket)).transpose()?;
             let vector = vectors.get(usize::from(index)).map_or(0, Taken::number);
@@ -431,7 +431,7 @@ impl Objects {
 fn channels(
     era: &Era,
     vectors: &[Taken],
-    callbacks: &Arc<Callbacks>,
+    relays: &Arc<Relays>,
     alarm: &Arc<Alarm>,
 ) -> Result<KVec<Channel>, Failure> {
     if era.capabilities().msix_mode() {
@@ -449,7 +449,7 @@ fn channels(
     let channels = era.channels(&lines)?;
     for (queue, channel) in (0..).zip(channels.iter()) {
         channel.serve(Told {
-            callbacks: callbacks.clone(),
+            used: relays.clone(),
             queue,
             trouble: alarm.clone(),
         });

@@ -17,7 +17,8 @@ use prm::virtq::{
 use vdpa::device::User;
 use virtio::{
     features::Features,
-    lifecycle::QueueSet, //
+    lifecycle::QueueSet,
+    net::relay::Layout, //
 };
 
 use super::{
@@ -41,6 +42,10 @@ use super::{
             Way, //
         },
         Change, //
+    },
+    relay::{
+        Active,
+        Snag, //
     },
     steering::Wanted,
     stop::tell,
@@ -99,6 +104,36 @@ impl Changes {
     }
 }
 
+/// Where the hardware is told that a ring is, and how large it is.
+struct Areas {
+    size: u16,
+    desc: u64,
+    driver: u64,
+    device: u64,
+}
+
+impl Areas {
+    /// Where the driver has it.
+    fn of(setup: &Setup) -> Self {
+        Self {
+            size: setup.size,
+            desc: setup.desc,
+            driver: setup.driver,
+            device: setup.device,
+        }
+    }
+
+    /// In place of that, a shadow ring.
+    fn shadow(layout: &Layout) -> Self {
+        Self {
+            size: layout.size(),
+            desc: layout.desc(),
+            driver: layout.driver(),
+            device: layout.device(),
+        }
+    }
+}
+
 impl Machine {
     /// Starts `queues`; with `begin`, for a driver that begins. Those of `later` are to be started by
     /// and by, and are prepared at once as far as the driver said where they are.
@@ -121,6 +156,8 @@ impl Machine {
             return Ok(());
         }
         let features = self.ask(|life| life.features());
+        let relayed = self.to_relay();
+        self.prepare_relays(inner, relayed.intersection(starting))?;
         let Inner {
             setups,
             objects,
@@ -146,18 +183,35 @@ impl Machine {
         // The old keys end when the queues have the new ones.
         let needed = !starting.is_empty() || *user == User::Kernel || map.has_user_map();
         let pd = objects.pd();
+        let shadows = self.shadows(relayed);
         let replaced = match needed && (begin || map.is_dirty(&objects.keys)) {
-            true => Some(objects.keys.install(&objects.era, pd, map, *user)?),
+            true => Some(
+                objects
+                    .keys
+                    .install(&objects.era, pd, map, *user, shadows)?,
+            ),
             false => None,
         };
         let keys = objects.keys.keys(*user);
+        let mut areas: KVec<Areas> = KVec::new();
+        for (index, setup) in (0u16..).zip(setups.iter()) {
+            let shadow = match relayed.contains(index) {
+                true => objects.keys.shadow(index),
+                false => None,
+            };
+            let these = shadow.map_or(Areas::of(setup), |shadow| Areas::shadow(&shadow.layout));
+            areas
+                .push(these, GFP_KERNEL)
+                .map_err(|error| Failure::not_sent::<ModifyVirtioNetQ>(error.into()))?;
+        }
         let fields = |index: u16| {
-            let setup = setups.get(usize::from(index));
-            setup.map_or(Fields::default(), |setup| Fields {
-                size: setup.size,
-                desc: setup.desc,
-                driver: setup.driver,
-                device: setup.device,
+            let at = usize::from(index);
+            let both = setups.get(at).zip(areas.get(at));
+            both.map_or(Fields::default(), |(setup, areas)| Fields {
+                size: areas.size,
+                desc: areas.desc,
+                driver: areas.driver,
+                device: areas.device,
                 index: setup.index,
                 version_1: features.contains(Features::VERSION_1),
                 features: offer::hardware_bits(features),
@@ -172,7 +226,9 @@ impl Machine {
             prepared.set(index, has_addresses && is_known(index));
         }
         self.prepare(objects, prepared, begin, fields)?;
+        let relays = self.make_relays(objects, setups, relayed.intersection(starting))?;
         self.make_ready(objects, starting, fields)?;
+        self.begin_relays(relays);
         tell(Some(objects), starting);
         drop(replaced);
         forget_indices(setups, starting);
@@ -267,6 +323,64 @@ impl Machine {
         Ok(result?)
     }
 
+    /// How many shadow rings it takes to relay `queues`: any of the device may start later.
+    fn shadows(&self, queues: QueueSet) -> u16 {
+        match queues.is_empty() {
+            true => 0,
+            // No more than 64.
+            false => self.data_queues().iter().count() as u16,
+        }
+    }
+
+    /// Makes sure that `queues`, which are about to start, can be relayed.
+    fn prepare_relays(&self, inner: &mut Inner, queues: QueueSet) -> Result<(), Trouble> {
+        let Some(first) = queues.iter().next() else {
+            return Ok(());
+        };
+        if inner.user == User::Kernel {
+            return Err(Trouble::Relay(first, Snag::Kernel));
+        }
+        self.have_workers(inner, queues)
+            .map_err(|_| Trouble::Relay(first, Snag::NoMemory))
+    }
+
+    /// Makes relays for those of `queues` that do not run yet, with empty shadow rings for the
+    /// hardware to begin with.
+    #[inline(never)]
+    fn make_relays(
+        &self,
+        objects: &Objects,
+        setups: &[Setup],
+        queues: QueueSet,
+    ) -> Result<KVec<(u16, Active)>, Trouble> {
+        let mut made = KVec::new();
+        for index in queues.iter() {
+            let at = usize::from(index);
+            let (Some(queue), Some(setup)) = (objects.queues.get(at), setups.get(at)) else {
+                continue;
+            };
+            // One that could not be stopped has its relay yet.
+            if queue.stage() == Stage::Ready {
+                continue;
+            }
+            let snag = |snag| Trouble::Relay(index, snag);
+            let shadow = objects.keys.shadow(index).ok_or(snag(Snag::NoShadow))?;
+            let (features, order) =
+                self.ask(|life| (life.features(), life.queue_byte_order(index)));
+            let active = Active::new(index, setup, features, order, shadow).map_err(snag)?;
+            made.push((index, active), GFP_KERNEL)
+                .map_err(|error| snag(error.into()))?;
+        }
+        Ok(made)
+    }
+
+    /// Has relays begin, whose queues the hardware runs. Somebody is to look at those.
+    fn begin_relays(&self, relays: KVec<(u16, Active)>) {
+        for (index, active) in relays {
+            self.relays().begin(index, active);
+        }
+    }
+
     fn start_control(&self, inner: &mut Inner, index: u16) -> Result<(), Trouble> {
         if inner.control.is_some() {
             return Ok(());
@@ -291,31 +405,43 @@ impl Machine {
         running: QueueSet,
         replaced: &mut Option<Replaced>,
     ) -> Result<(), Trouble> {
+        let relayed = self.to_relay().intersection(running);
+        let shadows = self.shadows(relayed);
         let objects = inner.objects.as_deref_mut().ok_or(Trouble::NoFirmware)?;
         let pd = objects.pd();
-        *replaced = Some(
-            objects
-                .keys
-                .install(&objects.era, pd, &inner.map, inner.user)?,
-        );
+        *replaced =
+            Some(
+                objects
+                    .keys
+                    .install(&objects.era, pd, &inner.map, inner.user, shadows)?,
+            );
         let resume = objects.era.capabilities().resume();
-        // Without a question, where they stand stays what it is in the objects.
-        self.stop(inner, running, !resume)
+        // Without a question, where they stand stays what it is in the objects. That of relays is
+        // what the driver sees.
+        self.stop(inner, running, !resume || !relayed.is_empty())
             .map_err(|unstopped| unstopped.trouble)?;
         let objects = inner.objects.as_deref_mut().ok_or(Trouble::NoFirmware)?;
         let Keys { data, rings } = objects.keys.keys(inner.user);
         let mut wanted = KVec::new();
-        for (queue, setup) in objects.queues.iter().zip(inner.setups.iter()) {
-            let index = match resume {
+        let all = objects.queues.iter().zip(inner.setups.iter());
+        for (at, (queue, setup)) in (0u16..).zip(all) {
+            let is_relayed = relayed.contains(at);
+            let index = match resume && !is_relayed {
                 true => queue.set().index,
                 false => setup.index,
             };
-            let fields = Fields {
+            let mut fields = Fields {
                 index,
                 mkey: data,
                 desc_mkey: rings,
                 ..*queue.set()
             };
+            if let (true, Some(shadow)) = (is_relayed, objects.keys.shadow(at)) {
+                // It may have been moved.
+                fields.desc = shadow.layout.desc();
+                fields.driver = shadow.layout.driver();
+                fields.device = shadow.layout.device();
+            }
             wanted
                 .push(fields, GFP_KERNEL)
                 .map_err(|error| Failure::not_sent::<ModifyVirtioNetQ>(error.into()))?;
@@ -325,7 +451,9 @@ impl Machine {
             fields.copied().unwrap_or_default()
         };
         self.prepare(objects, running, false, fields)?;
+        let relays = self.make_relays(objects, &inner.setups, relayed)?;
         self.make_ready(objects, running, fields)?;
+        self.begin_relays(relays);
         tell(Some(objects), running);
         forget_indices(&mut inner.setups, running);
         self.set_running(running, true);

@@ -85,6 +85,7 @@ impl Machine {
                 stopped = stopped.and(self.ask_all(inner, still));
             }
         }
+        stopped = stopped.and(self.stop_relays(inner, queues, ask));
         let in_doubt = self.in_doubt(inner, queues);
         if let Some(index) = in_doubt.iter().next() {
             stopped = stopped.and(Err(Trouble::Doubt(index)));
@@ -116,6 +117,36 @@ impl Machine {
     /// The queues that move frames and run.
     pub(super) fn moving(&self, inner: &Inner) -> QueueSet {
         in_stage(inner, self.data_queues(), Stage::Ready)
+    }
+
+    /// Takes the relays of those of `queues` away that do not run any more. With `ask` it is noted
+    /// where the driver's rings stand, if the hardware was suspended.
+    ///
+    /// # Errors
+    ///
+    /// Nobody knows that of one.
+    fn stop_relays(&self, inner: &mut Inner, queues: QueueSet, ask: bool) -> Result<(), Trouble> {
+        let mut result = Ok(());
+        for index in queues.without(in_stage(inner, queues, Stage::Ready)).iter() {
+            if !ask || in_stage(inner, QueueSet::one(index), Stage::Suspended).is_empty() {
+                self.relays().forget(index);
+                continue;
+            }
+            let found = match self.relays().stop(index) {
+                Ok(None) => continue,
+                Ok(Some(found)) => Some(found),
+                Err(snag) => {
+                    let trouble = Trouble::Relay(index, snag);
+                    self.warn(&trouble);
+                    result = result.and(Err(trouble));
+                    None
+                }
+            };
+            if let Some(setup) = inner.setups.get_mut(usize::from(index)) {
+                setup.index = found;
+            }
+        }
+        result
     }
 
     /// The control queue is served under the lock that is held here: it has stopped as soon as its
@@ -269,6 +300,9 @@ impl Machine {
         let idle = objects.idle();
         if let Err(failure) = objects.renew(which, pairs, |_| idle) {
             self.function().recover(&failure);
+        }
+        for index in queues.without(in_stage(inner, queues, Stage::Ready)).iter() {
+            self.relays().forget(index);
         }
     }
 }

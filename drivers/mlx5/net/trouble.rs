@@ -8,7 +8,8 @@ use kernel::prelude::*;
 
 use super::{
     control::Broken,
-    map::MapError, //
+    map::MapError,
+    relay::Snag, //
 };
 use crate::hca::{
     Defect,
@@ -25,6 +26,8 @@ pub(crate) enum Trouble {
     Map(MapError),
     /// A virtqueue failed by itself: which, and how in the firmware's own numbers.
     Queue(u16, u8),
+    /// This virtqueue cannot be relayed, or not any more: why.
+    Relay(u16, Snag),
     /// What this virtqueue tells of used buffers by is broken.
     Channel(u16, Defect),
     /// Nobody knows where this virtqueue stands.
@@ -43,9 +46,10 @@ impl Trouble {
     /// The virtqueue that it is about, if that is one alone.
     pub(crate) fn queue(&self) -> Option<usize> {
         match self {
-            Self::Queue(index, _) | Self::Channel(index, _) | Self::Doubt(index) => {
-                Some((*index).into())
-            }
+            Self::Queue(index, _)
+            | Self::Relay(index, _)
+            | Self::Channel(index, _)
+            | Self::Doubt(index) => Some((*index).into()),
             _ => None,
         }
     }
@@ -75,6 +79,7 @@ impl From<Trouble> for Error {
             Trouble::Firmware(failure) => failure.into(),
             Trouble::Map(error) => error.into(),
             Trouble::Queue(..)
+            | Trouble::Relay(..)
             | Trouble::Channel(..)
             | Trouble::Doubt(_)
             | Trouble::Mode
@@ -92,6 +97,7 @@ impl fmt::Display for Trouble {
             Self::Firmware(failure) => failure.fmt(f),
             Self::Map(error) => error.fmt(f),
             Self::Queue(index, error) => write!(f, "virtqueue {index} failed: error {error:#x}"),
+            Self::Relay(index, snag) => write!(f, "virtqueue {index} is not relayed: {snag}"),
             Self::Channel(index, defect) => {
                 write!(
                     f,

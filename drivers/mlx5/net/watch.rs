@@ -204,11 +204,18 @@ impl Machine {
 pub(crate) struct Watch(pub(crate) Arc<Machine>);
 
 impl Watch {
-    /// Queues that failed by themselves, or of which nobody knows whether they run.
+    /// Queues that failed by themselves, whose driver broke its ring, or of which nobody knows whether
+    /// they run.
     fn see_errors(&self, turn: &mut Turn<'_, Machine>) {
         let running = self.0.ask(|life| life.running());
         if let Some((index, defect)) = broken(turn, running) {
             self.0.warn(&Trouble::Channel(index, defect));
+            // A fault is never refused.
+            let _ = turn.event(Event::Fault);
+            return;
+        }
+        if let Some((index, snag)) = self.0.relays().broken() {
+            self.0.warn(&Trouble::Relay(index, snag));
             // A fault is never refused.
             let _ = turn.event(Event::Fault);
             return;

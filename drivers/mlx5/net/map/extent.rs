@@ -116,3 +116,58 @@ impl<'a> Runs<'a> {
             .sum()
     }
 }
+
+/// An address where there are `size` bytes without any of `ranges`, first addresses and numbers of
+/// bytes, which are in order and do not overlap: behind all of them, or before the last one where
+/// there is room.
+pub(crate) fn room(ranges: impl Iterator<Item = (u64, u64)>, size: u64) -> Option<u64> {
+    let mut end = 0;
+    let mut found = None;
+    for (first, count) in ranges {
+        if first.checked_sub(end)? >= size {
+            found = Some(first - size);
+        }
+        // What there is ends with the address space at the latest.
+        end = first.saturating_add(count);
+    }
+    end.checked_add(size).map(|_| end).or(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::room;
+
+    const TOP: u64 = u64::MAX - 0xfff;
+
+    #[test]
+    fn room_is_where_nothing_is() {
+        for (ranges, size, found) in [
+            (&[][..], 0x1000, Some(0)),
+            (&[(0, 0x1000)], 0x1000, Some(0x1000)),
+            (&[(0x4000, 0x1000), (0x8000, 0x2000)], 0x3000, Some(0xa000)),
+            // Up to the end of the address space, so far as that has a number.
+            (&[(0, TOP - 0x1000)], 0x1000, Some(TOP - 0x1000)),
+            (&[(0, TOP - 0x1000)], 0x2000, None),
+            // Before what is last, but where there is enough room.
+            (
+                &[(0x4000, 0x1000), (0x8000, TOP - 0x8000)],
+                0x3000,
+                Some(0x5000),
+            ),
+            (&[(0x4000, 0x1000), (0x8000, TOP - 0x8000)], 0x4000, Some(0)),
+            (&[(0x4000, 0x1000), (0x8000, TOP - 0x8000)], 0x5000, None),
+            (
+                &[(0x1000, 0x1000), (TOP, 0xfff)],
+                0x1000,
+                Some(TOP - 0x1000),
+            ),
+        ] {
+            assert_eq!(room(ranges.iter().copied(), size), found, "{ranges:x?}");
+        }
+    }
+
+    #[test]
+    fn what_is_out_of_order_has_no_room() {
+        assert_eq!(room([(0x2000, 0x1000), (0x1000, 1)].into_iter(), 1), None);
+    }
+}
