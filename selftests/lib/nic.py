@@ -128,42 +128,48 @@ def scaling(types, table, rest, transmit, key):
 
 
 class Ring:
-    """A split virtqueue in memory, as its driver sees it."""
+    """A split virtqueue in memory, as its driver sees it: "<" or ">" is the byte
+    order of what is in it.
+    """
 
-    def __init__(self, memory, offset, base):
-        self.memory, self.offset = memory, offset
+    def __init__(self, memory, offset, base, order="<"):
+        self.memory, self.offset, self.order = memory, offset, order
         self.next = self.seen = base
         memory.map[offset:offset + 4 * PAGE] = bytes(4 * PAGE)
-        self._write(PAGE + 2, "<H", base)
-        self._write(2 * PAGE + 2, "<H", base)
+        self._write(PAGE + 2, "H", base)
+        self._write(2 * PAGE + 2, "H", base)
 
     def _write(self, at, form, *values):
-        struct.pack_into(form, self.memory.map, self.offset + at, *values)
+        struct.pack_into(self.order + form, self.memory.map, self.offset + at, *values)
 
     def _read(self, at, form):
-        return struct.unpack_from(form, self.memory.map, self.offset + at)
+        return struct.unpack_from(self.order + form, self.memory.map, self.offset + at)
 
     def describe(self, index, address, length, flags=0, following=0):
         """Writes a descriptor."""
-        self._write(16 * index, "<QIHH", address, length, flags, following)
+        self._write(16 * index, "QIHH", address, length, flags, following)
 
     def offer(self, index):
         """Makes a chain available."""
-        self._write(PAGE + 4 + 2 * (self.next % QUEUE_SIZE), "<H", index)
+        self._write(PAGE + 4 + 2 * (self.next % QUEUE_SIZE), "H", index)
         self.next = (self.next + 1) & 0xffff
-        self._write(PAGE + 2, "<H", self.next)
+        self.publish()
+
+    def publish(self):
+        """Shows the device what is available."""
+        self._write(PAGE + 2, "H", self.next)
 
     def used(self):
         """The next chain that was used and how much of it, or None."""
-        if self._read(2 * PAGE + 2, "<H")[0] == self.seen:
+        if self._read(2 * PAGE + 2, "H")[0] == self.seen:
             return None
-        entry = self._read(2 * PAGE + 4 + 8 * (self.seen % QUEUE_SIZE), "<II")
+        entry = self._read(2 * PAGE + 4 + 8 * (self.seen % QUEUE_SIZE), "II")
         self.seen = (self.seen + 1) & 0xffff
         return entry
 
     def pending(self):
         """How many chains the device has yet."""
-        return (self.next - self._read(2 * PAGE + 2, "<H")[0]) & 0xffff
+        return (self.next - self._read(2 * PAGE + 2, "H")[0]) & 0xffff
 
 
 class Nic:
@@ -181,6 +187,8 @@ class Nic:
         self.kicks, self.rings = {}, {}
         self.pairs, self.control_index = 1, None
         self.header = vhost.HEADER
+        # The byte order of rings, headers and the configuration.
+        self.order = "<"
         # How much of each receive buffer the device is given.
         self.room = BUFFER
         self.received = []
@@ -224,14 +232,14 @@ class Nic:
             self.header = 12
         self.pairs, self.control_index = pairs, None
         if features & CTRL_VQ:
-            most = struct.unpack("<H", self.vhost.config(8, 2))[0]
+            most = struct.unpack(self.order + "H", self.vhost.config(8, 2))[0]
             self.control_index = 2 * most if features & (MQ | RSS) else 2
         self.received, self.rings = [], {}
         # A reset forgets it.
         self.vhost.set_config_call(self.config_call)
         for place, queue in enumerate(self.queues()):
             offset = 4 * PAGE * place
-            self.rings[queue] = Ring(self.memory, offset, base)
+            self.rings[queue] = Ring(self.memory, offset, base, self.order)
             self.vhost.set_ring(queue, BASE + offset, base)
             if queue not in self.kicks:
                 self.kicks[queue] = os.eventfd(0)
@@ -270,7 +278,7 @@ class Nic:
         self.enable()
         assert self.ready(legacy), "it does not start"
         if features & MQ and self.control_index is not None:
-            assert self.control(PAIRS, struct.pack("<H", pairs)) == OK
+            assert self.control(PAIRS, struct.pack(self.order + "H", pairs)) == OK
 
     def reset(self):
         """The driver resets the device and takes its memory back."""
@@ -290,12 +298,13 @@ class Nic:
         self.vhost.set_kick(queue, self.kicks[queue])
         os.close(before)
 
-    def put(self, frame, queue=1):
+    def put(self, frame, queue=1, header=None):
         """Has a frame in a queue, and says so to nobody."""
         index = self.sent % COUNT
         self.sent += 1
         at = FRAMES + index * FRAME
-        self.memory.map[at:at + self.header + len(frame)] = bytes(self.header) + frame
+        whole = (header or b"").ljust(self.header, b"\0") + frame
+        self.memory.map[at:at + len(whole)] = whole
         self.rings[queue].describe(index, BASE + at, self.header + len(frame))
         self.rings[queue].offer(index)
 
@@ -322,7 +331,7 @@ class Nic:
                 header, frame = piece[:self.header], piece[self.header:]
                 if self.header == 12:
                     # In several buffers, if those were merged.
-                    for _ in range(1, struct.unpack_from("<H", header, 10)[0]):
+                    for _ in range(1, struct.unpack_from(self.order + "H", header, 10)[0]):
                         frame += self._piece(queue)
                 self.received.append((header, frame, queue))
                 self.kick(queue)
@@ -382,7 +391,7 @@ class Nic:
 
     def status(self):
         """The status in the configuration space."""
-        return struct.unpack("<H", self.vhost.config(6, 2))[0]
+        return struct.unpack(self.order + "H", self.vhost.config(6, 2))[0]
 
 
 def arrives(source, receiver, frame):
