@@ -17,8 +17,8 @@ fi
 suites=(vhost-vdpa vdpa_cli guests relay_guests)
 if [ -e /dev/virtio-ports/mlx5-model ]; then
 	suites=(mlx5-rust_hca mlx5-rust_function mlx5-rust_vdpa mlx5-rust_commands mlx5-rust_vhost
-		mlx5-rust_maps mlx5-rust_big_endian mlx5-rust_faults mlx5-rust_events mlx5-probe
-		mlx5-rust_behaviours mlx5-c_vdpa mlx5-c_vhost mlx5-faults)
+		mlx5-rust_maps mlx5-rust_big_endian mlx5-rust_faults mlx5-rust_events
+		mlx5-rust_stop mlx5-probe mlx5-rust_behaviours mlx5-c_vdpa mlx5-c_vhost mlx5-faults)
 fi
 [ $# -gt 0 ] && suites=("$@")
 

@@ -159,6 +159,11 @@ class Ring:
         """Shows the device what is available."""
         self._write(PAGE + 2, "H", self.next)
 
+    def take_back(self, count):
+        """Makes the last chains unavailable, of a device that has stopped before them."""
+        self.next = (self.next - count) & 0xffff
+        self.publish()
+
     def used(self):
         """The next chain that was used and how much of it, or None."""
         if self._read(2 * PAGE + 2, "H")[0] == self.seen:
