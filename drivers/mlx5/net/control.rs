@@ -55,7 +55,8 @@ use super::{
         Inner,
         Machine,
         Setup,
-        GROUP_CONTROL, //
+        GROUP_CONTROL,
+        RETRY_MS, //
     },
     trouble::Trouble, //
 };
@@ -68,10 +69,6 @@ const COMMAND_LEN: usize = 2 + 2 * (4 + 6 * MAC_TABLE_LEN);
 /// Commands that are served in one turn: a driver that goes on adding some must not keep others
 /// from the device.
 const COMMANDS: usize = 64;
-
-/// After how many milliseconds the worker looks again if there was no memory for a look at the
-/// driver's.
-const RETRY_MS: u32 = 20;
 
 /// What is wrong with a command, or with the ring it is in.
 #[derive(Clone, Copy, Debug)]

@@ -86,6 +86,10 @@ use crate::{
     show::Show,
 };
 
+/// After how many milliseconds a worker looks again if there was no memory for a look at the
+/// driver's.
+pub(super) const RETRY_MS: u32 = 20;
+
 /// The group of virtqueues that move frames.
 pub(crate) const GROUP_DATA: u32 = 0;
 /// The group of the control queue, which the driver serves itself.

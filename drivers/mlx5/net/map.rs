@@ -392,8 +392,8 @@ impl Tree {
         Ok(written)
     }
 
-    /// Brings the keys to what is wanted, and the shadow rings of `window`. Returns those that are not needed any more, which are
-    /// destroyed with what is returned.
+    /// Brings the keys to what is wanted, and the shadow rings of `window`. Returns those that are not
+    /// needed any more, which are destroyed with what is returned.
     ///
     /// # Errors
     ///
@@ -472,7 +472,8 @@ impl Tree {
     }
 
     /// Makes the key for all of it: `parts` of the pieces that are there, of the `new` ones, which were
-    /// made, and of the shadow rings of `window`. Returns its number, and the key if it is not the one of a piece.
+    /// made, and of the shadow rings of `window`. Returns its number, and the key if it is not the one
+    /// of a piece.
     fn root(
         &self,
         era: &Era,

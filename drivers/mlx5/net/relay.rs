@@ -63,7 +63,8 @@ use virtio::{
 use super::{
     machine::{
         Setup,
-        GROUP_DATA, //
+        GROUP_DATA,
+        RETRY_MS, //
     },
     map::Shadow,
     marks::Marks,
@@ -76,10 +77,6 @@ use crate::hca::{
 
 /// Chains that are moved each way before somebody else has a turn.
 const BUDGET: u16 = 64;
-
-/// After how many milliseconds a worker looks again if there was no memory for a look at the
-/// driver's.
-const RETRY_MS: u32 = 20;
 
 /// Why a virtqueue cannot be relayed, or not any more.
 #[derive(Clone, Copy, Debug)]
@@ -378,10 +375,11 @@ impl Relays {
     }
 
     fn take(&self, index: u16) -> State {
-        self.marks.change(QueueSet::one(index), false);
-        let Some(place) = self.place(index) else {
+        // Who has none is not waited for.
+        let Some(place) = self.place(index).filter(|_| self.marks.contains(index)) else {
             return State::Empty;
         };
+        self.marks.change(QueueSet::one(index), false);
         core::mem::replace(&mut *place.lock(), State::Empty)
     }
 

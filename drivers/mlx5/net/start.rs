@@ -9,7 +9,10 @@
 //! A doorbell that is rung before a queue is ready is lost in hardware, so each one that was
 //! started is rung for once.
 
-use kernel::prelude::*;
+use kernel::{
+    alloc::AllocError,
+    prelude::*, //
+};
 use prm::virtq::{
     ModifyVirtioNetQ,
     State, //
@@ -104,36 +107,6 @@ impl Changes {
     }
 }
 
-/// Where the hardware is told that a ring is, and how large it is.
-struct Areas {
-    size: u16,
-    desc: u64,
-    driver: u64,
-    device: u64,
-}
-
-impl Areas {
-    /// Where the driver has it.
-    fn of(setup: &Setup) -> Self {
-        Self {
-            size: setup.size,
-            desc: setup.desc,
-            driver: setup.driver,
-            device: setup.device,
-        }
-    }
-
-    /// In place of that, a shadow ring.
-    fn shadow(layout: &Layout) -> Self {
-        Self {
-            size: layout.size(),
-            desc: layout.desc(),
-            driver: layout.driver(),
-            device: layout.device(),
-        }
-    }
-}
-
 impl Machine {
     /// Starts `queues`; with `begin`, for a driver that begins. Those of `later` are to be started by
     /// and by, and are prepared at once as far as the driver said where they are.
@@ -193,31 +166,23 @@ impl Machine {
             false => None,
         };
         let keys = objects.keys.keys(*user);
-        let mut areas: KVec<Areas> = KVec::new();
-        for (index, setup) in (0u16..).zip(setups.iter()) {
-            let shadow = match relayed.contains(index) {
-                true => objects.keys.shadow(index),
-                false => None,
-            };
-            let these = shadow.map_or(Areas::of(setup), |shadow| Areas::shadow(&shadow.layout));
-            areas
-                .push(these, GFP_KERNEL)
-                .map_err(|error| Failure::not_sent::<ModifyVirtioNetQ>(error.into()))?;
-        }
+        let layouts = layouts(objects, shadows)
+            .map_err(|error| Failure::not_sent::<ModifyVirtioNetQ>(error.into()))?;
         let fields = |index: u16| {
             let at = usize::from(index);
-            let both = setups.get(at).zip(areas.get(at));
-            both.map_or(Fields::default(), |(setup, areas)| Fields {
-                size: areas.size,
-                desc: areas.desc,
-                driver: areas.driver,
-                device: areas.device,
+            let layout = layouts.get(at).filter(|_| relayed.contains(index));
+            let fields = setups.get(at).map_or(Fields::default(), |setup| Fields {
+                size: setup.size,
+                desc: setup.desc,
+                driver: setup.driver,
+                device: setup.device,
                 index: setup.index,
                 version_1: features.contains(Features::VERSION_1),
                 features: offer::hardware_bits(features),
                 mkey: keys.data,
                 desc_mkey: keys.rings,
-            })
+            });
+            in_shadow(fields, layout)
         };
         let mut prepared = starting;
         for index in later.without(starting).iter() {
@@ -430,18 +395,15 @@ impl Machine {
                 true => queue.set().index,
                 false => setup.index,
             };
-            let mut fields = Fields {
+            let fields = Fields {
                 index,
                 mkey: data,
                 desc_mkey: rings,
                 ..*queue.set()
             };
-            if let (true, Some(shadow)) = (is_relayed, objects.keys.shadow(at)) {
-                // It may have been moved.
-                fields.desc = shadow.layout.desc();
-                fields.driver = shadow.layout.driver();
-                fields.device = shadow.layout.device();
-            }
+            // It may have been moved.
+            let shadow = objects.keys.shadow(at).filter(|_| is_relayed);
+            let fields = in_shadow(fields, shadow.as_ref().map(|shadow| &shadow.layout));
             wanted
                 .push(fields, GFP_KERNEL)
                 .map_err(|error| Failure::not_sent::<ModifyVirtioNetQ>(error.into()))?;
@@ -462,6 +424,31 @@ impl Machine {
         }
         Ok(())
     }
+}
+
+/// Where the first `count` queues have their shadow rings.
+///
+/// # Errors
+///
+/// There is no memory.
+fn layouts(objects: &Objects, count: u16) -> Result<KVec<Layout>, AllocError> {
+    let mut layouts = KVec::with_capacity(count.into(), GFP_KERNEL)?;
+    for shadow in (0..count).map_while(|index| objects.keys.shadow(index)) {
+        layouts.push(shadow.layout, GFP_KERNEL)?;
+    }
+    Ok(layouts)
+}
+
+/// `fields` of a queue whose ring the hardware has at `layout`, if there is one, in place of the
+/// driver's.
+fn in_shadow(fields: Fields, layout: Option<&Layout>) -> Fields {
+    layout.map_or(fields, |layout| Fields {
+        size: layout.size(),
+        desc: layout.desc(),
+        driver: layout.driver(),
+        device: layout.device(),
+        ..fields
+    })
 }
 
 /// Where queues stand is not known while they run.
