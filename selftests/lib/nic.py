@@ -182,6 +182,7 @@ class Nic:
 
     def __init__(self, device):
         self.stack = contextlib.ExitStack()
+        self.device = device
         with self.stack as stack:
             self.memory = vhost.Memory(HUGE)
             stack.callback(self.memory.close)
@@ -284,6 +285,19 @@ class Nic:
         assert self.ready(legacy), "it does not start"
         if features & MQ and self.control_index is not None:
             assert self.control(PAIRS, struct.pack(self.order + "H", pairs)) == OK
+
+    def start_at(self, bases, features=MAC, legacy=False):
+        """After a reset a driver begins where the rings stood, with what is in them."""
+        if legacy:
+            self.vhost.set_features(features)
+        else:
+            self.vhost.acknowledge(features)
+        self.vhost.set_config_call(self.config_call)
+        for queue, base in enumerate(bases):
+            self.vhost.set_ring(queue, BASE + self.rings[queue].offset, base)
+            self.vhost.set_kick(queue, self.kicks[queue])
+        self.enable()
+        assert self.ready(legacy), "it does not start"
 
     def reset(self):
         """The driver resets the device and takes its memory back."""
@@ -397,6 +411,14 @@ class Nic:
     def status(self):
         """The status in the configuration space."""
         return struct.unpack(self.order + "H", self.vhost.config(6, 2))[0]
+
+
+@contextlib.contextmanager
+def driver(function, name="subject", **attributes):
+    """A device of a function, with nobody who drives it yet."""
+    with vdpa.Device(function.mgmtdev, name, driver="vhost_vdpa", **attributes) as device:
+        with Nic(device) as here:
+            yield here
 
 
 def arrives(source, receiver, frame):

@@ -15,9 +15,7 @@ import time
 import nic
 import vdpa
 import vhost
-
-# Bits of the status: written, to stop; read, the device has stopped, or could not.
-STOP, STOP_FAILED = 0x10, 0x20
+from vhost import STOP
 
 # How many frames are under way at most: fewer than a receiver has buffers.
 WINDOW = 60
@@ -228,18 +226,8 @@ def by_call(stopped, _bases):
 
 def by_reset(stopped, bases):
     """A reset, and the driver begins where it was."""
-    here = stopped.here
-    here.vhost.set_status(0)
-    if stopped.legacy:
-        here.vhost.set_features(nic.MAC)
-    else:
-        here.vhost.acknowledge(nic.MAC)
-    here.vhost.set_config_call(here.config_call)
-    for queue, base in enumerate(bases):
-        here.vhost.set_ring(queue, nic.BASE + here.rings[queue].offset, base)
-        here.vhost.set_kick(queue, here.kicks[queue])
-    here.enable()
-    assert here.ready(stopped.legacy)
+    stopped.here.vhost.set_status(0)
+    stopped.here.start_at(bases, legacy=stopped.legacy)
 
 
 def by_status(stopped, _bases):

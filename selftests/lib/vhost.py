@@ -12,14 +12,18 @@ import resource
 import struct
 import time
 
+import vdpa
+
 PAGE = 4096
 HUGE = 2 << 20
 
 # Directions of an ioctl's argument.
 WRITE, READ = 1, 2
 
-# Bits of the status.
+# Bits of the status. STOP is written to stop, and read of a device that has
+# stopped; STOP_FAILED is read of one that could not.
 ACKNOWLEDGE, DRIVER, DRIVER_OK, FEATURES_OK = 1, 2, 4, 8
+STOP, STOP_FAILED = 0x10, 0x20
 NEEDS_RESET = 0x40
 
 # Features.
@@ -42,6 +46,17 @@ def huge_pages(what):
     """A number of huge pages: "Free", or "Total"."""
     with open("/proc/meminfo", encoding="ascii") as file:
         return next(int(line.split()[1]) for line in file if line.startswith(f"HugePages_{what}:"))
+
+
+@contextlib.contextmanager
+def huge_pages_kept(count):
+    """A number of huge pages is there for programs in the context."""
+    number = "/proc/sys/vm/nr_hugepages"
+    vdpa.write(number, str(count))
+    try:
+        yield
+    finally:
+        vdpa.write(number, "0")
 
 
 class Memory:

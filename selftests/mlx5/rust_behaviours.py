@@ -33,8 +33,7 @@ import vhost
 from nic import OK, ERR
 from vhost import ACCESS_PLATFORM, HUGE, PAGE, VERSION_1
 
-# Bits of the status: stop, of virtio 1.4's drafts, and what goes with DRIVER_OK.
-STOP = 0x10
+# Bits of the status: what goes with DRIVER_OK.
 RUNNING = vhost.ACKNOWLEDGE | vhost.DRIVER | vhost.FEATURES_OK | vhost.DRIVER_OK
 
 # What a driver with a control queue takes, and what with the filter of the C
@@ -121,16 +120,12 @@ class Bench:
 def bench_of(model):
     """Functions for both drivers, for the whole suite."""
     functions = mlx5.functions()
-    vdpa.write("/proc/sys/vm/nr_hugepages", "12")
     with contextlib.ExitStack() as stack:
-        stack.callback(vdpa.write, "/proc/sys/vm/nr_hugepages", "0")
+        stack.enter_context(vhost.huge_pages_kept(12))
         stack.enter_context(rust_mlx5.bound(model, functions["new0"]))
         peer = stack.enter_context(rust_mlx5.bound(model, functions["new1"]))
         stack.enter_context(model.bound(functions["new2"]))
-        device = vdpa.Device(peer.mgmtdev, "peer", driver="vhost_vdpa")
-        stack.enter_context(device)
-        there = stack.enter_context(nic.Nic(device))
-        yield Bench(model, there)
+        yield Bench(model, stack.enter_context(nic.driver(peer, "peer")))
 
 
 def behaviour(number, timeout=60, other=True):
@@ -164,13 +159,9 @@ def counts(commands, *names):
     return sum(commands[name] for name in names)
 
 
-@contextlib.contextmanager
 def subject(side, **attributes):
     """A device of the driver that is tested, with nobody who drives it yet."""
-    with vdpa.Device(side.function.mgmtdev, "subject", driver="vhost_vdpa",
-                     **attributes) as device:
-        with nic.Nic(device) as here:
-            yield here
+    return nic.driver(side.function, **attributes)
 
 
 @contextlib.contextmanager
@@ -479,8 +470,8 @@ def stop_bit(bench, side):
     """The status bit STOP stops the queues, and RESUME clears it."""
     with pair(bench, side) as (here, there):
         nic.talk(here, there)
-        here.vhost.set_status(RUNNING | STOP)
-        vdpa.wait_until(lambda: here.vhost.status() & STOP, "STOP in the status", 3)
+        here.vhost.set_status(RUNNING | vhost.STOP)
+        vdpa.wait_until(lambda: here.vhost.status() & vhost.STOP, "STOP in the status", 3)
         bases = [here.vhost.base(queue) for queue in (0, 1)]
         late = frame_for(there.mac, b"late")
         here.put(late)
@@ -490,7 +481,7 @@ def stop_bit(bench, side):
         assert [here.vhost.base(queue) for queue in (0, 1)] == bases
         assert here.vhost.status() & vhost.DRIVER_OK
         here.vhost.resume()
-        assert not here.vhost.status() & STOP
+        assert not here.vhost.status() & vhost.STOP
         there.wait(late)
         nic.talk(here, there)
 

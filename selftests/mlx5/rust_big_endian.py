@@ -63,23 +63,16 @@ def driven(model, name, **attributes):
         if name == BEHIND:
             stack.enter_context(function.translated())
         stack.enter_context(rust_mlx5.bound(model, function))
-        device = vdpa.Device(function.mgmtdev, name, driver="vhost_vdpa", **attributes)
-        stack.enter_context(device)
-        here = stack.enter_context(nic.Nic(device))
-        here.device = device
-        yield here
+        yield stack.enter_context(nic.driver(function, name, **attributes))
 
 
 @contextlib.contextmanager
 def bench(model, name="new0", **attributes):
     """A device of a function, and a modern driver behind the switch."""
-    vdpa.write("/proc/sys/vm/nr_hugepages", "8")
-    try:
+    with vhost.huge_pages_kept(8):
         with driven(model, "new1") as there, driven(model, name, **attributes) as here:
             there.start()
             yield here, there
-    finally:
-        vdpa.write("/proc/sys/vm/nr_hugepages", "0")
 
 
 def begin(here, order=BIG, features=PLAIN, **more):
@@ -212,12 +205,7 @@ def indices(model):
             bases = [here.vhost.base(queue) for queue in range(2)]
             assert bases[0] == here.rings[0].seen
             here.vhost.set_status(0)
-            here.vhost.set_features(PLAIN)
-            for queue, base in enumerate(bases):
-                here.vhost.set_ring(queue, BASE + 4 * PAGE * queue, base)
-                here.vhost.set_kick(queue, here.kicks[queue])
-            here.enable()
-            assert here.ready(legacy=True)
+            here.start_at(bases, PLAIN, legacy=True)
             there.wait(frame, "what waited")
             here.wait_sent()
             nic.talk(here, there)

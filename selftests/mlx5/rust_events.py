@@ -73,27 +73,18 @@ class Calls:
 
 
 @contextlib.contextmanager
-def driver(function, name="subject", **attributes):
-    """A device of a function, with nobody who drives it yet."""
-    with vdpa.Device(function.mgmtdev, name, driver="vhost_vdpa", **attributes) as device:
-        with nic.Nic(device) as here:
-            yield here
-
-
-@contextlib.contextmanager
 def joined(model, name, **attributes):
     """A device of a function that is ours, a driver behind the switch, and the
     function.
     """
     functions = mlx5.functions()
     with contextlib.ExitStack() as stack:
-        vdpa.write("/proc/sys/vm/nr_hugepages", "4")
-        stack.callback(vdpa.write, "/proc/sys/vm/nr_hugepages", "0")
+        stack.enter_context(vhost.huge_pages_kept(4))
         for function in (functions["new1"], functions[name]):
             stack.enter_context(rust_mlx5.bound(model, function))
-        there = stack.enter_context(driver(functions["new1"], "peer"))
+        there = stack.enter_context(nic.driver(functions["new1"], "peer"))
         there.start()
-        here = stack.enter_context(driver(functions[name], **attributes))
+        here = stack.enter_context(nic.driver(functions[name], **attributes))
         yield here, there, functions[name]
 
 

@@ -185,8 +185,7 @@ def rig(model):
         enter(rust_mlx5.loaded(command_timeout_ms=LIMIT))
         for name in (PEER, HERE, TWIN, OLD):
             enter(rust_mlx5.bound(model, functions[name]))
-        vdpa.write("/proc/sys/vm/nr_hugepages", str(2 * PAGES))
-        stack.callback(vdpa.write, "/proc/sys/vm/nr_hugepages", "0")
+        enter(vhost.huge_pages_kept(2 * PAGES))
         ram = enter(memory())
         device = enter(vdpa.Device(functions[PEER].mgmtdev, "peer", driver="vhost_vdpa"))
         dev = enter(vhost.Vhost(device.path))

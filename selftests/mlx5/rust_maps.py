@@ -56,16 +56,15 @@ def on_each(test):
 @contextlib.contextmanager
 def memory(size=RAM):
     """Memory of huge pages, which must be there again afterwards."""
-    vdpa.write("/proc/sys/vm/nr_hugepages", str(size // HUGE))
-    free = huge_pages("Free")
-    assert free >= size // HUGE, f"{free} huge pages"
-    ram = vhost.Memory(size)
-    try:
-        yield ram
-    finally:
-        ram.close()
-        vdpa.wait_until(lambda: huge_pages("Free") == free, "memory that nobody holds")
-        vdpa.write("/proc/sys/vm/nr_hugepages", "0")
+    with vhost.huge_pages_kept(size // HUGE):
+        free = huge_pages("Free")
+        assert free >= size // HUGE, f"{free} huge pages"
+        ram = vhost.Memory(size)
+        try:
+            yield ram
+        finally:
+            ram.close()
+            vdpa.wait_until(lambda: huge_pages("Free") == free, "memory that nobody holds")
 
 
 class Keys:

@@ -17,7 +17,6 @@ import mlx5
 import nic
 import rust_mlx5
 import stops
-import vdpa
 import vhost
 
 # How often devices are stopped: of virtqueues that interrupt, and of others.
@@ -33,15 +32,12 @@ suite = ktap.Suite("mlx5_rust_stop")
 def joined(model, name, legacy=False):
     """A device of a function, with a driver, and another one behind the switch."""
     functions = mlx5.functions()
-    vdpa.write("/proc/sys/vm/nr_hugepages", "4")
     with contextlib.ExitStack() as stack:
-        stack.callback(vdpa.write, "/proc/sys/vm/nr_hugepages", "0")
+        stack.enter_context(vhost.huge_pages_kept(4))
         nics = []
         for each in (name, "new1"):
             function = stack.enter_context(rust_mlx5.bound(model, functions[each]))
-            device = vdpa.Device(function.mgmtdev, each, driver="vhost_vdpa")
-            stack.enter_context(device)
-            nics.append(stack.enter_context(nic.Nic(device)))
+            nics.append(stack.enter_context(nic.driver(function, each)))
         stopped = stops.Stopped(*nics, legacy)
         yield stopped
         for one in nics:
@@ -75,15 +71,15 @@ def failed(model):
                 stopped.told()
                 assert hits(), "no command"
             status = stopped.here.vhost.status()
-            assert status == stopped.running | stops.STOP_FAILED, f"{status:#x}"
+            assert status == stopped.running | vhost.STOP_FAILED, f"{status:#x}"
             with stopped.traffic():
                 pass
             stopped.here.wait_sent()
             stopped.out.check()
             # Nothing stops it until somebody has seen that.
-            stopped.here.vhost.set_status(status | stops.STOP)
+            stopped.here.vhost.set_status(status | vhost.STOP)
             status = stopped.here.vhost.status()
-            assert status == stopped.running | stops.STOP_FAILED, f"{status:#x}"
+            assert status == stopped.running | vhost.STOP_FAILED, f"{status:#x}"
             stopped.here.vhost.resume()
             stopped.rounds(10)
 
@@ -97,7 +93,7 @@ def late(model):
             stopped.told()
             assert hits(), "no command"
         status = stopped.here.vhost.status()
-        assert status & vhost.NEEDS_RESET and not status & stops.STOP, f"{status:#x}"
+        assert status & vhost.NEEDS_RESET and not status & vhost.STOP, f"{status:#x}"
         stopped.here.reset()
         stopped.there.reset()
         again = stops.Stopped(stopped.here, stopped.there)
